@@ -1,0 +1,380 @@
+"""Global-local denoising of soft pseudo labels (GLoDe, IJCAI 2024, eq. 5-11). Knows no Trainer.
+
+Per step: the prototypes move (eq. 6), similarities to prototypes (eq. 7) and neighbours (eq. 9) become directions (eq. 8), and the
+pseudo labels of the batch are refined (eq. 10, 11). Per epoch: thresholds are set and the datastore is rebuilt.
+
+C types, type 0 is "O"; D is the size of the projection; spans lie in a grid [batch, words, length].
+"""
+
+from collections.abc import Callable, Sequence
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modeling_glode import select_spans
+
+Gather = Callable[[Tensor], Tensor]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """Gathering for one process: [...] -> [1, ...]."""
+    return tensor[None]
+
+
+# ------------------------------------------------------------------------------------------------------- pseudo labels
+
+
+class PseudoLabels:
+    """Soft labels of all spans of the target text: one flat array [owned words, length, types] and an offset per window.
+
+    Args:
+        words: how many words each window owns.
+        length: L.
+        types: C.
+    """
+
+    def __init__(self, words: Sequence[int], length: int, types: int, device: torch.device | str = "cpu"):
+        counts = torch.as_tensor(words, dtype=torch.long)
+        self.offsets = F.pad(counts.cumsum(0), (1, 0)).to(device)
+        self.probabilities = torch.zeros(int(counts.sum()), length, types, device=device)
+        self.probabilities[..., 0] = 1.0
+        self.refined_in = torch.full((len(counts),), -1, dtype=torch.long, device=device)
+
+    def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
+        """The flat row of each word [batch, words], and which words the window owns."""
+        relative = torch.arange(words, device=window.device) - own_start[:, None]
+        count = (self.offsets[window + 1] - self.offsets[window])[:, None]
+        owned = (relative >= 0) & (relative < count)
+        return self.offsets[window][:, None] + relative.clamp(min=0).minimum(count - 1), owned
+
+    def read(self, window: Tensor, own_start: Tensor, words: int) -> Tensor:
+        """[batch] windows -> [batch, words, length, types]; rows that a window does not own hold no label of its spans."""
+        return self.probabilities[self._rows(window, own_start, words)[0]]
+
+    def write(self, window: Tensor, own_start: Tensor, values: Tensor, epoch: int = -1) -> None:
+        """Store [batch, words, length, types] at the owned rows, and the epoch in which this happened."""
+        rows, owned = self._rows(window, own_start, values.shape[1])
+        self.probabilities[rows[owned]] = values[owned].to(self.probabilities.dtype)
+        self.refined_in[window] = epoch
+
+    def synchronise(self, epoch: int, gather: Gather) -> None:
+        """Make the labels equal on all processes: each takes the labels of the lowest rank that refined the window in `epoch`."""
+        versions = gather(self.refined_in)
+        if len(versions) == 1:
+            return
+        first = (versions == epoch).int().argmax(0)
+        owner = first.repeat_interleave(self.offsets.diff())
+        labels = gather(self.probabilities)
+        self.probabilities = labels[owner, torch.arange(len(owner), device=owner.device)]
+        self.refined_in = versions.amax(0)
+
+
+def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
+    """Resolve overlapping entities: those that lose against a more probable one become "O". [batch, words, length, types]."""
+    score, label = probabilities.max(-1)
+    entity = span_mask & (label != 0)
+    losers = entity & ~select_spans(score, entity)
+    outside = F.one_hot(torch.zeros_like(label), probabilities.shape[-1]).to(probabilities.dtype)
+    return torch.where(losers[..., None], outside, probabilities)
+
+
+# ---------------------------------------------------------------------------------------------------------- prototypes
+
+
+class Prototypes:
+    """One unit vector a type, moving averages over the spans (eq. 6). `vectors` is [types, D]."""
+
+    def __init__(self, types: int, size: int, decay: float = 0.99, device: torch.device | str = "cpu"):
+        self.vectors = torch.zeros(types, size, device=device)
+        self.decay = decay
+
+    def update(self, vectors: Tensor, types: Tensor, valid: Tensor, gather: Gather = alone) -> None:
+        """Take in the spans of a batch, in order, as if one after the other, then normalise.
+
+        phi <- decay^n phi + (1 - decay) sum_i decay^(n - 1 - i) z_i, for the n spans z_i of a type; process by process.
+
+        Args:
+            vectors: [spans, D].
+            types: [spans].
+            valid: bool [spans]; other spans are passed over.
+        """
+        member = F.one_hot(types.clamp(min=0), len(self.vectors)) * valid[:, None]
+        later = member.flip(0).cumsum(0).flip(0) - member
+        weights = (1 - self.decay) * self.decay ** later.to(vectors.dtype) * member
+        sums = torch.cat([weights.T @ vectors, member.sum(0)[:, None].to(vectors.dtype)], dim=1)
+        for process in gather(sums):
+            self.vectors = self.decay ** process[:, -1:] * self.vectors.to(sums.dtype) + process[:, :-1]
+        self.vectors = F.normalize(self.vectors, dim=-1)
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Eq. 7: [..., D] -> [..., types]."""
+        return vectors @ self.vectors.to(vectors.dtype).T
+
+
+class Thresholds:
+    """Per type, the mean similarity of the spans whose pseudo label it is, gathered over an epoch (eq. 8).
+
+    `values` is [types]; infinite for a type of which no span has been seen.
+    """
+
+    def __init__(self, types: int, device: torch.device | str = "cpu"):
+        self.values = torch.full((types,), torch.inf, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(2, types, dtype=torch.float64, device=device)  # similarities, spans
+
+    def add(self, similarity: Tensor, types: Tensor, valid: Tensor) -> None:
+        """similarity [spans, types], types [spans], valid bool [spans]."""
+        member = F.one_hot(types, len(self.values)) * valid[:, None]
+        self.sums += torch.stack([(similarity * member).sum(0, dtype=torch.float64), member.sum(0)])
+
+    def set(self, gather: Gather = alone) -> None:
+        """Take the means over all processes; a type without a span keeps its threshold."""
+        similarity, spans = gather(self.sums).sum(0)
+        self.values = torch.where(spans > 0, similarity / spans.clamp(min=1), self.values)
+        self.sums = torch.zeros_like(self.sums)
+
+
+# ----------------------------------------------------------------------------------------------------------- datastore
+
+
+class Datastore:
+    """Span vectors of the last epoch with their types, searched by FAISS (eq. 9).
+
+    While an epoch runs, every entity span and a share of the O spans are collected; `rebuild` makes the index of them.
+
+    Args:
+        outside_share: the share of O spans that is kept.
+        capacity: the most vectors that are stored; where more were collected, a uniform sample.
+    """
+
+    def __init__(self, types: int, size: int, outside_share: float = 0.03, capacity: int = 200_000, seed: int = 0):
+        self.number_of_types, self.size = types, size
+        self.outside_share, self.capacity, self.seed = outside_share, capacity, seed
+        self.vectors, self.types = torch.empty(0, size), torch.empty(0, dtype=torch.long)
+        self.collected: list[tuple[Tensor, Tensor]] = []
+        self.index = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def collect(self, vectors: Tensor, types: Tensor, valid: Tensor, draw: Sequence[int]) -> None:
+        """Keep a sample of a batch: vectors [spans, D], types [spans], valid bool [spans]. `draw` seeds the choice of O spans."""
+        generator = np.random.default_rng([self.seed, *draw])
+        lucky = torch.from_numpy(generator.random(len(types)) < self.outside_share).to(types.device)
+        kept = valid & ((types != 0) | lucky)
+        self.collected.append((vectors[kept].float(), types[kept]))
+
+    def rebuild(self, epoch: int, gather: Gather = alone) -> None:
+        """Index what all processes have collected, and start to collect anew."""
+        vectors = torch.cat([v for v, _ in self.collected] or [self.vectors[:0]])
+        types = torch.cat([t for _, t in self.collected] or [self.types[:0]])
+        self.collected = []
+        vectors, types = _gather_uneven(vectors, gather), _gather_uneven(types, gather)
+        if len(types) > self.capacity:
+            generator = np.random.default_rng([self.seed, epoch])
+            chosen = np.sort(generator.choice(len(types), self.capacity, replace=False))
+            vectors, types = vectors[chosen], types[chosen]
+        self.store(vectors, types)
+
+    def store(self, vectors: Tensor, types: Tensor) -> None:
+        """Index vectors [stored, D] (unit length) with their types [stored]."""
+        self.vectors, self.types = vectors, types
+        self.index = faiss.IndexFlatIP(self.size)
+        if torch.cuda.is_available() and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), self.index)
+        self.index.add(np.ascontiguousarray(vectors.numpy(force=True)))
+
+    def similarity(self, vectors: Tensor, neighbors: int) -> Tensor:
+        """Eq. 9: the share of each type among the nearest `neighbors` stored vectors (all, where there are fewer).
+
+        [spans, D] -> [spans, types]; zeros while nothing is stored.
+        """
+        shares = torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
+        neighbors = min(neighbors, len(self))
+        if neighbors and len(vectors):
+            queries = np.ascontiguousarray(vectors.float().numpy(force=True))
+            found = torch.from_numpy(self.index.search(queries, neighbors)[1]).to(self.types.device)
+            types = self.types[found].to(vectors.device)
+            shares.scatter_add_(1, types, torch.full_like(types, 1, dtype=vectors.dtype) / neighbors)
+        return shares
+
+
+def _gather_uneven(tensor: Tensor, gather: Gather) -> Tensor:
+    """Join [n, ...] tensors of different n, by rank."""
+    counts = gather(torch.tensor(len(tensor), device=tensor.device)).flatten().tolist()
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    return torch.cat([part[:n] for part, n in zip(gather(padded), counts, strict=True)])
+
+
+# ---------------------------------------------------------------------------------------------------------- refinement
+
+
+def directions(similarity: Tensor, thresholds: Tensor, multiple: bool = True) -> Tensor:
+    """Eq. 8: the types towards which a span's label moves.
+
+    A type is a direction where its similarity exceeds its threshold; "O" also where no similarity is higher.
+
+    Args:
+        similarity: [..., types].
+        thresholds: [types].
+        multiple: False takes the most similar type alone.
+    Returns:
+        [..., types], ones and zeros.
+    """
+    if not multiple:
+        return F.one_hot(similarity.argmax(-1), similarity.shape[-1]).to(similarity.dtype)
+    chosen = similarity > thresholds
+    chosen[..., 0] |= similarity[..., 0] >= similarity.amax(-1)
+    return chosen.to(similarity.dtype)
+
+
+def refine(probabilities: Tensor, towards: Tensor, beta: float) -> Tensor:
+    """Eq. 10, 11: p <- L1(beta p + (1 - beta) L1(towards)); no direction at all leaves p as it is. All [..., types]."""
+    total = towards.sum(-1, keepdim=True)
+    moved = beta * probabilities + (1 - beta) * towards / total.clamp(min=torch.finfo(towards.dtype).tiny)
+    return torch.where(total > 0, moved / moved.sum(-1, keepdim=True), probabilities)
+
+
+class Denoiser:
+    """The state of global-local denoising: pseudo labels, prototypes, thresholds, datastore.
+
+    Args:
+        pseudo_labels: the labels to refine.
+        size: D.
+        denoising: "both", "global", "local" or "none".
+        directions: "multiple" or "single" (eq. 8).
+        neighbors: K (eq. 9).
+        local_threshold_scale: factor on the local thresholds.
+        normalize_directions: give the global and the local direction equal weight before they are added.
+        gather: [...] -> [processes, ...], by rank.
+        rank: this process.
+    """
+
+    def __init__(
+        self,
+        pseudo_labels: PseudoLabels,
+        size: int,
+        denoising: str = "both",
+        directions: str = "multiple",
+        neighbors: int = 300,
+        decay: float = 0.99,
+        local_threshold_scale: float = 0.9,
+        normalize_directions: bool = False,
+        outside_share: float = 0.03,
+        capacity: int = 200_000,
+        seed: int = 0,
+        gather: Gather = alone,
+        rank: int = 0,
+    ):
+        device, types = pseudo_labels.probabilities.device, pseudo_labels.probabilities.shape[-1]
+        self.pseudo_labels = pseudo_labels
+        self.prototypes = Prototypes(types, size, decay, device)
+        self.datastore = Datastore(types, size, outside_share, capacity, seed)
+        self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
+        self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
+        self.multiple, self.neighbors = directions == "multiple", neighbors
+        self.local_threshold_scale, self.normalize_directions = local_threshold_scale, normalize_directions
+        self.gather, self.rank = gather, rank
+        self.epoch = 0
+
+    def step(
+        self, projection: Tensor, labels: Tensor, window: Tensor, own_start: Tensor, span_mask: Tensor, step: int, beta: float | None
+    ) -> Tensor:
+        """Take in a batch and give the soft labels of its target spans, refined where `beta` is given.
+
+        Args:
+            projection: [batch, words, length, D], unit vectors.
+            labels: [batch, words, length], gold types of the source rows.
+            window: [batch]; below 0 for source rows.
+            own_start: [batch].
+            span_mask: bool [batch, words, length].
+            step: the number of the step, for the sampling of the datastore.
+            beta: the weight of the old label (eq. 11), or None before refinement starts.
+        Returns:
+            [target rows, words, length, types].
+        """
+        source, target = window < 0, window >= 0
+        window, own_start, valid = window[target], own_start[target], span_mask[target]
+        soft = self.pseudo_labels.read(window, own_start, span_mask.shape[1])
+        if not self.sides:
+            return soft
+        vectors, valid_flat = projection[target].flatten(0, 2), valid.flatten()
+        pseudo = soft.argmax(-1).flatten()
+        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
+        self.prototypes.update(*gold, self.gather)
+        self.prototypes.update(vectors, pseudo, valid_flat, self.gather)
+
+        queries, types = vectors[valid_flat], pseudo[valid_flat]
+        towards = torch.zeros(len(types), soft.shape[-1], dtype=soft.dtype, device=soft.device)
+        for side in self.sides:
+            if side == "global":
+                similarity, scale = self.prototypes.similarity(queries), 1.0
+            else:
+                similarity, scale = self.datastore.similarity(queries, self.neighbors), self.local_threshold_scale
+                if not len(self.datastore):
+                    continue
+            self.thresholds[side].add(similarity, types, torch.ones_like(types, dtype=torch.bool))
+            side_towards = directions(similarity, scale * self.thresholds[side].values, self.multiple)
+            if self.normalize_directions:
+                side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
+            towards += side_towards
+        if beta is not None:
+            soft[valid] = refine(soft[valid], towards, beta)
+            self.pseudo_labels.write(window, own_start, soft, self.epoch)
+        if "local" in self.sides:
+            self.datastore.collect(*gold, draw=(step, self.rank, 0))
+            self.datastore.collect(queries, soft[valid].argmax(-1), torch.ones_like(types, dtype=torch.bool), draw=(step, self.rank, 1))
+        return soft
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the thresholds and rebuild the datastore from the epoch that ended; does nothing where that is done already."""
+        if epoch <= self.epoch:
+            return
+        self.pseudo_labels.synchronise(self.epoch, self.gather)
+        for thresholds in self.thresholds.values():
+            thresholds.set(self.gather)
+        if "local" in self.sides:
+            self.datastore.rebuild(epoch, self.gather)
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state as named tensors."""
+        store, labels = self.datastore, self.pseudo_labels
+        state = {
+            "epoch": torch.tensor(self.epoch),
+            "pseudo_labels.offsets": labels.offsets,
+            "pseudo_labels.probabilities": labels.probabilities,
+            "pseudo_labels.refined_in": labels.refined_in,
+            "prototypes.vectors": self.prototypes.vectors,
+            "datastore.vectors": store.vectors,
+            "datastore.types": store.types,
+            "collected.vectors": torch.cat([v for v, _ in store.collected] or [store.vectors[:0]]),
+            "collected.types": torch.cat([t for _, t in store.collected] or [store.types[:0]]),
+        }
+        for side, thresholds in self.thresholds.items():
+            state |= {f"thresholds.{side}.values": thresholds.values, f"thresholds.{side}.sums": thresholds.sums}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: the state belongs to another corpus or other types.
+        """
+        labels, device = self.pseudo_labels, self.pseudo_labels.probabilities.device
+        state = {name: tensor.to(device) for name, tensor in state.items()}
+        if not torch.equal(state["pseudo_labels.offsets"], labels.offsets) or (
+            state["pseudo_labels.probabilities"].shape != labels.probabilities.shape
+        ):
+            raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
+        self.epoch = int(state["epoch"])
+        labels.probabilities, labels.refined_in = state["pseudo_labels.probabilities"].clone(), state["pseudo_labels.refined_in"].clone()
+        self.prototypes.vectors = state["prototypes.vectors"].clone()
+        for side, thresholds in self.thresholds.items():
+            thresholds.values = state[f"thresholds.{side}.values"].clone()
+            thresholds.sums = state[f"thresholds.{side}.sums"].clone()
+        self.datastore.store(state["datastore.vectors"], state["datastore.types"])
+        self.datastore.collected = [(state["collected.vectors"], state["collected.types"])]

@@ -1,0 +1,548 @@
+"""GLoDe for the Hub: words -> windows -> span grid -> model -> entities.
+
+One self-contained file (torch + transformers only), because that is the layout which loads everywhere:
+`python run_crossner.py`, pytest, and `AutoModel.from_pretrained(repo, trust_remote_code=True)`.
+
+A span is (first word b, length l in words), 1 <= l <= L = `config.max_span_length`. All spans of n words form the grid
+[n, L]; cell [b, l - 1] is the span of words b .. b + l - 1, and cells that reach beyond the text are invalid. Type 0 is "O".
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+
+class InputError(ValueError):
+    """Something in the user's input is wrong; the message says what, where and how to mend it."""
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+# Scripts written without spaces: one word a character (Thai, Lao, Khmer, kana, Han), each with its combining marks.
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u19e0-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+_INVISIBLE = "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+
+
+def _combining_marks() -> str:
+    """The ranges of all combining marks, for a regular expression's character class (`\\w` leaves them out)."""
+    points = [c for c in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(c))[0] == "M"]
+    starts = [c for c, before in zip(points, [-1, *points], strict=False) if c != before + 1]
+    ends = [c for c, after in zip(points, [*points[1:], -1], strict=True) if c != after - 1]
+    return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(starts, ends, strict=True))
+
+
+_MARKS = _combining_marks()
+_WORD = re.compile(
+    f"[{_UNSPACED}][{_MARKS}]*"
+    f"|[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}\u200c\u200d])*"
+    f"|[^\\s{_INVISIBLE}](?:[{_MARKS}]|\u200d[^\\s{_INVISIBLE}])*"
+)
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Split raw text into words: letters and digits run together, punctuation stands alone, and scripts without spaces
+    (Han, kana, Thai, Lao, Khmer) give one word a character.
+
+    Returns:
+        The character offsets (start, end) of each word in `text`.
+    """
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+WORD_SHAPES = ("padding", "upper", "lower", "title", "digit", "other")
+
+
+def word_shape(word: str) -> int:
+    """The shape of a word, an index into `WORD_SHAPES`. Scripts without case and mixed case are "other"."""
+    if word.isdigit():
+        return 4
+    if word.isupper():
+        return 1
+    if word.islower():
+        return 2
+    if word.istitle():
+        return 3
+    return 5
+
+
+# ------------------------------------------------------------------------------------------------------------- windows
+
+
+def encoder_capacity(tokenizer, config: PretrainedConfig, limit: int = 512) -> int:
+    """How many tokens, special ones included, the encoder takes at once (RoBERTa-like encoders reserve two positions)."""
+    return min(limit, tokenizer.model_max_length, getattr(config, "max_position_embeddings", limit + 2) - 2)
+
+
+def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int) -> dict[str, list]:
+    """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows.
+
+    Every word is owned by exactly one window: the one that scores the spans which start there. Windows overlap by at least
+    `max_span_length - 1` words on the right, so that every span fits into the window which owns its first word, and by
+    an eighth of the window on either side for context. A word without any token (the tokenizer drops it) becomes the
+    unknown token; a word longer than a whole window keeps the tokens that fit.
+
+    Args:
+        sentences: one list of words a sentence.
+        tokenizer: a fast tokenizer.
+        max_tokens: tokens a window, special tokens included.
+        max_span_length: L, in words.
+    Returns:
+        Columns of equal length, one row a window: `sentence` (index into `sentences`), `input_ids`, `first_token` and
+        `last_token` (of each word, positions in `input_ids`), `word_shapes`, `first_word` (the window's first word in
+        the sentence), `own_start` and `own_end` (the owned words, relative to the window).
+    Raises:
+        InputError: the tokenizer is not a fast one.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer, and word alignment needs one. Use a backbone whose "
+            "directory holds a tokenizer.json."
+        )
+    prefix, suffix = _special_tokens(tokenizer)
+    room = max_tokens - len(prefix) - len(suffix)
+    names = "sentence input_ids first_token last_token word_shapes first_word own_start own_end".split()
+    columns = {name: [] for name in names}
+    for index, (tokens, starts) in enumerate(_tokenize(sentences, tokenizer, room)):
+        shapes = [word_shape(word) for word in sentences[index]]
+        for begin, end, own_start, own_end in _windows(starts, room, max_span_length):
+            first, last = int(starts[begin]), int(starts[end])
+            shift = len(prefix) - first
+            row = (
+                index,
+                prefix + tokens[first:last] + suffix,
+                (starts[begin:end] + shift).tolist(),
+                (starts[begin + 1 : end + 1] - 1 + shift).tolist(),
+                shapes[begin:end],
+                begin,
+                own_start - begin,
+                own_end - begin,
+            )
+            for name, value in zip(names, row, strict=True):
+                columns[name].append(value)
+    return columns
+
+
+def _special_tokens(tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    special = encoded["special_tokens_mask"]
+    before = special.index(0)
+    after = len(special) - special[::-1].index(0)
+    return encoded["input_ids"][:before], encoded["input_ids"][after:]
+
+
+def _tokenize(sentences: Sequence[Sequence[str]], tokenizer, room: int) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield each sentence's token ids and, for n words, the n + 1 borders between the words in them."""
+    options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
+    filled = [list(words) for words in sentences]
+    encoded = tokenizer(filled, **options) if filled else None
+    for index, words in enumerate(filled):
+        encoding = encoded.encodings[index]
+        starts = _borders(encoding.word_ids, len(words))
+        if (np.diff(starts) == 0).any():
+            words = [word if n else tokenizer.unk_token for word, n in zip(words, np.diff(starts), strict=True)]
+            encoding = tokenizer([words], **options).encodings[0]
+            starts = _borders(encoding.word_ids, len(words))
+        lengths = np.diff(starts)
+        tokens = encoding.ids
+        if (lengths > room).any():
+            kept = np.minimum(lengths, room)
+            tokens = [t for start, n in zip(starts, kept, strict=False) for t in tokens[start : start + n]]
+            starts = np.concatenate([[0], np.cumsum(kept)])
+        yield tokens, starts
+
+
+def _borders(word_ids: Sequence[int], number: int) -> np.ndarray:
+    return np.searchsorted(np.asarray(word_ids, dtype=np.int64), np.arange(number + 1))
+
+
+def _windows(starts: np.ndarray, room: int, max_span_length: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (begin, end, own_start, own_end) in words, such that each window has at most `room` tokens."""
+    number = len(starts) - 1
+    begin = own_start = 0
+    while own_start < number:
+        end = int(np.searchsorted(starts, starts[begin] + room, side="right")) - 1
+        if end == number:
+            yield begin, end, own_start, end
+            return
+        context = (end - begin) // 8
+        own_end = max(end - max(max_span_length - 1, context), own_start + 1)
+        yield begin, end, own_start, own_end
+        # The next window must reach beyond its first own word, whatever context it can afford before it.
+        least = int(np.searchsorted(starts, starts[min(own_end + max_span_length, number)] - room, side="left"))
+        begin = min(max(own_end - context, least, begin + 1), own_end)
+        own_start = own_end
+
+
+# ---------------------------------------------------------------------------------------------------------------- grid
+
+
+def span_grid(number_of_words: Tensor, own_start: Tensor, own_end: Tensor, words: int, max_span_length: int) -> Tensor:
+    """Which cells of the grid are spans: they start at an owned word and end within the text.
+
+    Args:
+        number_of_words, own_start, own_end: [batch].
+        words: n, the padded number of words.
+        max_span_length: L.
+    Returns:
+        bool [batch, words, length].
+    """
+    begin = torch.arange(words, device=own_start.device)[None, :, None]
+    end = begin + torch.arange(1, max_span_length + 1, device=own_start.device)
+    own_start, own_end, number_of_words = (x[:, None, None] for x in (own_start, own_end, number_of_words))
+    return (begin >= own_start) & (begin < own_end) & (end <= number_of_words)
+
+
+def shifted(values: Tensor, length: int) -> Tensor:
+    """View [batch, words, size] as [batch, words, length, size] with result[:, b, k] = values[:, b + k], zero beyond the end."""
+    return F.pad(values, (0, 0, 0, length - 1)).unfold(1, length, 1).transpose(2, 3)
+
+
+class SpanLinear(nn.Module):
+    """A linear map of z = [h_first ; h_last ; length embedding ; summed shape embeddings] for every span of the grid.
+
+    W z + c splits by blocks into start(b) + end(b + l - 1) + length(l) + a sum over the words' shapes, and that sum is a
+    difference of prefix sums; so two [batch, words, out] products and one shifted addition replace the concatenated
+    [batch, words, length, 2 hidden + sizes] tensor. The result equals the concatenated form.
+    """
+
+    def __init__(self, hidden_size: int, length_size: int, shape_size: int, out_features: int):
+        super().__init__()
+        self.blocks = (hidden_size, hidden_size, length_size, shape_size)
+        self.linear = nn.Linear(sum(self.blocks), out_features)
+
+    def forward(self, first: Tensor, last: Tensor, length: Tensor, shape: Tensor, word_shapes: Tensor) -> Tensor:
+        """
+        Args:
+            first, last: [batch, words, hidden], each word's first and last sub-token.
+            length: [length, length_size], the length embeddings.
+            shape: [shapes, shape_size], the shape embeddings.
+            word_shapes: [batch, words].
+        Returns:
+            [batch, words, length, out].
+        """
+        to_first, to_last, to_length, to_shape = self.linear.weight.split(self.blocks, dim=1)
+        shapes = F.embedding(word_shapes, F.linear(shape, to_shape)).cumsum(1)
+        start = F.linear(first, to_first, self.linear.bias) - F.pad(shapes, (0, 0, 1, -1))
+        end = F.linear(last, to_last) + shapes
+        return start[:, :, None] + shifted(end, length.shape[0]) + F.linear(length, to_length)
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+
+
+class GlodeConfig(PretrainedConfig):
+    """Configuration of a [`GlodeModel`].
+
+    Args:
+        encoder_config: configuration of the encoder, or its dictionary; any that `AutoModel` knows.
+        max_span_length: L, the longest span in words.
+        max_tokens: tokens a window, special tokens included.
+        length_embedding_size, shape_embedding_size: sizes of the two span features.
+        projection_size: size of the vectors that the denoiser compares.
+        head_dropout: dropout on the encoder's output.
+        id2label: entity types; 0 is "O".
+    """
+
+    model_type = "glode"
+    sub_configs = {"encoder_config": AutoConfig}
+
+    def __init__(
+        self,
+        encoder_config: PretrainedConfig | dict | None = None,
+        max_span_length: int = 4,
+        max_tokens: int = 512,
+        length_embedding_size: int = 150,
+        shape_embedding_size: int = 100,
+        projection_size: int = 128,
+        head_dropout: float = 0.2,
+        initializer_range: float = 0.02,
+        id2label: dict[int, str] | None = None,
+        **kwargs,
+    ):
+        if isinstance(encoder_config, dict):
+            encoder_config = AutoConfig.for_model(**encoder_config)
+        self.encoder_config = encoder_config if encoder_config is not None else AutoConfig.for_model("xlm-roberta")
+        self.max_span_length = max_span_length
+        self.max_tokens = max_tokens
+        self.length_embedding_size = length_embedding_size
+        self.shape_embedding_size = shape_embedding_size
+        self.projection_size = projection_size
+        self.head_dropout = head_dropout
+        self.initializer_range = initializer_range
+        id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
+        kwargs["label2id"] = {name: i for i, name in id2label.items()}
+        super().__init__(id2label=id2label, **kwargs)
+
+
+@dataclass
+class GlodeOutput(ModelOutput):
+    """
+    Args:
+        loss: mean cross-entropy over the labelled spans (eq. 1), where `labels` were given.
+        logits: [batch, words, length, types].
+        projection: [batch, words, length, projection_size], unit vectors, where asked for.
+        mlm_loss: mean cross-entropy over the masked tokens (eq. 3), where `mlm_labels` were given.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    projection: Tensor | None = None
+    mlm_loss: Tensor | None = None
+
+
+class MaskedLanguageHead(nn.Module):
+    """Predicts masked tokens; the output matrix is the encoder's input embedding."""
+
+    def __init__(self, size: int, vocabulary: int):
+        super().__init__()
+        self.dense = nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """[masked, hidden], [vocabulary, hidden] -> [masked, vocabulary]."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
+
+
+class GlodeModel(PreTrainedModel):
+    """A span classifier over any encoder, with the projection that global-local denoising compares and an MLM head."""
+
+    config_class = GlodeConfig
+    base_model_prefix = "glode"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+
+    def __init__(self, config: GlodeConfig):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        _drop_pooler(self.encoder)
+        hidden = config.encoder_config.hidden_size
+        self.length_embedding = nn.Embedding(config.max_span_length, config.length_embedding_size)
+        self.shape_embedding = nn.Embedding(len(WORD_SHAPES), config.shape_embedding_size, padding_idx=0)
+        blocks = (hidden, config.length_embedding_size, config.shape_embedding_size)
+        self.classifier = SpanLinear(*blocks, config.num_labels)
+        self.projector = SpanLinear(*blocks, config.projection_size)
+        embeddings = self.encoder.get_input_embeddings()
+        self.mlm_head = MaskedLanguageHead(embeddings.embedding_dim, embeddings.num_embeddings)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+            if getattr(module, "padding_idx", None) is not None:
+                with torch.no_grad():
+                    module.weight[module.padding_idx].zero_()
+
+    @classmethod
+    def from_encoder(cls, name_or_path: str, config: GlodeConfig, **kwargs) -> "GlodeModel":
+        """A fresh span classifier on a pretrained encoder. `kwargs` go to `AutoModel.from_pretrained`."""
+        model = cls(config)
+        encoder = AutoModel.from_pretrained(name_or_path, config=config.encoder_config, **kwargs)
+        _drop_pooler(encoder)
+        model.encoder = encoder
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        first_token: Tensor | None = None,
+        last_token: Tensor | None = None,
+        word_shapes: Tensor | None = None,
+        labels: Tensor | None = None,
+        mlm_labels: Tensor | None = None,
+        return_projection: bool = False,
+        return_dict: bool = True,
+    ) -> GlodeOutput:
+        """
+        Args:
+            input_ids, attention_mask: [rows, tokens]. The first `batch` rows are scored as spans; rows after them (the
+                masked copies) only serve the language model, in the same encoder pass.
+            first_token, last_token: [batch, words], positions of each word's first and last sub-token.
+            word_shapes: [batch, words], see [`word_shape`]; 0 is padding.
+            labels: [batch, words, length], types; -100 where there is no span.
+            mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
+            return_projection: compute the denoiser's vectors.
+        """
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        output = GlodeOutput()
+        if mlm_labels is not None:
+            masked = mlm_labels != -100
+            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight)
+            output["mlm_loss"] = F.cross_entropy(scores.float(), mlm_labels[masked], reduction="sum") / masked.sum().clamp(min=1)
+        if first_token is not None:
+            rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
+            hidden = self.dropout(hidden)
+            features = (hidden[rows, first_token], hidden[rows, last_token], self.length_embedding.weight, self.shape_embedding.weight)
+            output["logits"] = self.classifier(*features, word_shapes).float()
+            if return_projection:
+                output["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
+        if labels is not None:
+            output["loss"] = F.cross_entropy(output.logits.flatten(0, 2), labels.flatten())
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: str | Sequence[str] | Sequence[Sequence[str]], tokenizer, batch_size: int = 32
+    ) -> list[dict] | list[list[dict]]:
+        """Find the entities of raw texts or of sentences that are already split into words.
+
+        Args:
+            inputs: a text, a list of texts, or a list of word lists.
+            tokenizer: the model's tokenizer.
+            batch_size: windows at a time.
+        Returns:
+            One list of entities a text (the list itself for a single text): `entity_group`, `score`, `word`, `start`
+            and `end`, which are characters for texts and words for word lists.
+        """
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        offsets = [split_words(text) if isinstance(text, str) else None for text in texts]
+        words = [
+            text if spans is None else [text[a:b] for a, b in spans] for text, spans in zip(texts, offsets, strict=True)
+        ]
+        windows = encode_words(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
+        found = [[] for _ in texts]
+        was_training = self.training
+        self.eval()
+        order = np.argsort([-len(ids) for ids in windows["input_ids"]], kind="stable")
+        for at in range(0, len(order), batch_size):
+            chosen = order[at : at + batch_size]
+            rows = [{name: column[i] for name, column in windows.items()} for i in chosen]
+            batch = {k: v.to(self.device) for k, v in collate_windows(rows, tokenizer.pad_token_id).items()}
+            own = [batch.pop(name) for name in ("number_of_words", "own_start", "own_end")]
+            logits = self(**batch).logits
+            grid = span_grid(*own, logits.shape[1], logits.shape[2])
+            for row, *entity in zip(*(x.tolist() for x in decode(logits, grid)), strict=True):
+                found[rows[row]["sentence"]].append((entity[0] + rows[row]["first_word"], *entity[1:]))
+        self.train(was_training)
+        results = [
+            [self._entity(entity, text, spans) for entity in resolve(entities)]
+            for text, spans, entities in zip(texts, offsets, found, strict=True)
+        ]
+        return results[0] if isinstance(inputs, str) else results
+
+    def _entity(self, entity: tuple[int, int, int, float], text, spans) -> dict:
+        begin, length, label, score = entity
+        start, end = (begin, begin + length) if spans is None else (spans[begin][0], spans[begin + length - 1][1])
+        word = " ".join(text[start:end]) if spans is None else text[start:end]
+        return {"entity_group": self.config.id2label[label], "score": score, "word": word, "start": start, "end": end}
+
+
+def _drop_pooler(encoder: nn.Module) -> None:
+    """The pooler is never used; without it no parameter stays without a gradient."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+
+
+def collate_windows(rows: Sequence[dict], pad_token_id: int) -> dict[str, Tensor]:
+    """Pad the windows of [`encode_words`] to one batch.
+
+    Returns:
+        `input_ids`, `attention_mask` [batch, tokens]; `first_token`, `last_token`, `word_shapes` [batch, words];
+        `number_of_words`, `own_start`, `own_end` [batch].
+    """
+
+    def pad(name: str, value: int = 0) -> Tensor:
+        width = max(len(row[name]) for row in rows)
+        return torch.tensor([list(row[name]) + [value] * (width - len(row[name])) for row in rows])
+
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    input_ids = pad("input_ids", pad_token_id)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
+        "first_token": pad("first_token"),
+        "last_token": pad("last_token"),
+        "word_shapes": pad("word_shapes"),
+        "number_of_words": torch.tensor([len(row["first_token"]) for row in rows]),
+        "own_start": torch.tensor([row["own_start"] for row in rows]),
+        "own_end": torch.tensor([row["own_end"] for row in rows]),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ decoding
+
+
+def select_spans(scores: Tensor, candidates: Tensor) -> Tensor:
+    """Greedy choice of non-overlapping spans: the best candidate, then the best that does not overlap it, and so on.
+
+    Works on all sentences at once. A candidate that no overlapping candidate beats is taken and what it overlaps drops
+    out; this repeats until no candidate is left, and ends with exactly the sequential greedy choice. Equal scores: the
+    earlier start wins, then the shorter span.
+
+    Args:
+        scores: [batch, words, length].
+        candidates: bool [batch, words, length].
+    Returns:
+        bool [batch, words, length].
+    """
+    batch, words, length = scores.shape
+    order = scores.masked_fill(~candidates, -torch.inf).flatten(1).argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(words * length, 0, -1, device=order.device).expand_as(order))
+    rank = rank.view(batch, words, length).masked_fill(~candidates, 0)
+    chosen = torch.zeros_like(candidates)
+    while rank.any():
+        winners = (rank > 0) & (rank == _best_overlapping(rank))
+        chosen |= winners
+        rank = rank.masked_fill(_best_overlapping(winners.long()) > 0, 0)
+    return chosen
+
+
+def _best_overlapping(values: Tensor) -> Tensor:
+    """For each span, the largest value (>= 0) of any span that shares a word with it. [batch, words, length] both ways."""
+    length = values.shape[2]
+    covering = values.flip(2).cummax(2).values.flip(2)  # [b, k]: over the spans from b that hold word b + k
+    word = covering[:, :, 0].clone()
+    for k in range(1, min(length, values.shape[1])):
+        word[:, k:] = torch.maximum(word[:, k:], covering[:, :-k, k])
+    return shifted(word[:, :, None], length)[..., 0].cummax(2).values
+
+
+def decode(logits: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Entities without overlap, by greedy highest probability.
+
+    Args:
+        logits: [batch, words, length, types].
+        grid: bool [batch, words, length], see [`span_grid`].
+    Returns:
+        Five tensors [entities]: row of the batch, first word, length in words, type, probability.
+    """
+    score, label = logits.softmax(-1).max(-1)
+    row, begin, length = select_spans(score, grid & (label != 0)).nonzero(as_tuple=True)
+    return row, begin, length + 1, label[row, begin, length], score[row, begin, length]
+
+
+def resolve(entities: Sequence[tuple[int, int, int, float]]) -> list[tuple[int, int, int, float]]:
+    """Merge the (begin, length, type, score) entities of a sentence's windows: the best first, without overlap, in text order."""
+    chosen, taken = [], set()
+    for entity in sorted(entities, key=lambda e: (-e[3], e[0], e[1])):
+        words = set(range(entity[0], entity[0] + entity[1]))
+        if not words & taken:
+            taken |= words
+            chosen.append(entity)
+    return sorted(chosen)
+
+
+GlodeConfig.register_for_auto_class()
+GlodeModel.register_for_auto_class("AutoModel")

@@ -1,0 +1,510 @@
+"""Trains a named-entity recogniser for a language without labels, from labels in another language.
+
+    accelerate launch run_crossner.py --target_lang zh
+
+trains on the embedded demo corpus with the embedded encoder. Give your own corpora and backbone:
+
+    accelerate launch run_crossner.py --source_train en.iob2 --source_dev en.dev.iob2 --target_unlabeled zh.txt \\
+        --target_test zh.iob2 --model_name_or_path xlm-roberta-large --target_lang zh
+
+Two stages: the source model is trained on the source labels and gives soft pseudo labels to the target text; a fresh target
+model is trained on both while prototypes and nearest neighbours refine those labels. Target labels, where the corpora have
+them, are read for reports only.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from data_glode import (
+    build_features,
+    choose_span_length,
+    entity_counts,
+    gold_entities,
+    label_names,
+    load_corpus,
+    load_hub_corpus,
+    unreachable_share,
+)
+from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
+from denoising_glode import PseudoLabels
+from metrics_glode import both_protocols
+from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity
+from trainer_glode import GlodeTrainer, GlodeTrainingArguments
+
+logger = logging.get_logger("glode")
+
+DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
+
+
+@dataclass
+class DataArguments:
+    """What is read."""
+
+    target_lang: str = field(metadata={"help": "Language without labels, such as zh; the configuration of a Hub data set."})
+    source_lang: str = field(default="en", metadata={"help": "Language with labels."})
+    source_train: str | None = field(
+        default=None, metadata={"help": "Labelled source corpus: columns (tag last), .jsonl or spanner .json; plain or .gz."}
+    )
+    source_dev: str | None = field(
+        default=None, metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."}
+    )
+    source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
+    target_unlabeled: str | None = field(
+        default=None, metadata={"help": "Target text: .txt with a sentence a line, or a labelled corpus, whose tags only the report reads."}
+    )
+    target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."}
+    )
+    max_source_samples: int | None = field(default=None, metadata={"help": "Use only the first source training sentences."})
+    max_target_samples: int | None = field(default=None, metadata={"help": "Use only the first target training sentences."})
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    model_name_or_path: str = field(
+        default=DEMO_BACKBONE,
+        metadata={"help": "Encoder: a Hub name or a directory. e5-small is the embedded multilingual-e5-small, trimmed to the corpora."},
+    )
+    max_span_length: int | None = field(
+        default=None, metadata={"help": "L, the longest entity in words. Default: covers 99.5 % of the source's entities."}
+    )
+    max_tokens: int = field(default=256, metadata={"help": "Tokens a window; longer sentences become several overlapping windows."})
+    dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
+    projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of the encoder: sdpa, eager, flash_attention_2."})
+
+
+@dataclass
+class RunArguments:
+    """What is done."""
+
+    config: str | None = field(default=None, metadata={"help": "YAML file with any of these arguments; the command line wins."})
+    stage: str = field(
+        default="all", metadata={"help": "Train the source model, the target model (with --source_model) or both.", "choices": ["all", "source", "target"]}
+    )
+    source_model: str | None = field(default=None, metadata={"help": "Directory of a source model that is there already."})
+    pseudo_labels: str | None = field(default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."})
+    model_cache: str = field(
+        default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."}
+    )
+
+
+@dataclass
+class Corpora:
+    """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only."""
+
+    source: Dataset
+    dev: Dataset
+    source_test: Dataset | None
+    target: Dataset
+    target_test: Dataset | None
+
+
+def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
+    """Command line over `--config` file over defaults.
+
+    Raises:
+        InputError: the file is missing or is not a flat YAML mapping of known arguments.
+    """
+    parser = HfArgumentParser(
+        (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments), description=__doc__.split("\n\n")[0], prog="run_crossner.py"
+    )
+    path = _value_of(argv, "--config")
+    given = {name for name in ("source_train", "target_unlabeled", "dataset_name") if _value_of(argv, f"--{name}")}
+    if path is None and not given:
+        path = str(DEMO_RECIPE)
+    values = _read_config(path) if path else {}
+    known = {action.dest for action in parser._actions}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{path}: unknown argument {unknown[0]!r}. See run_crossner.py --help.")
+    from_file = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    data, run, model, training = parser.parse_args_into_dataclasses([*from_file, *argv])
+    return data, model, training, dataclasses.replace(run, config=path)
+
+
+def _value_of(argv: list[str], option: str) -> str | None:
+    for position, part in enumerate(argv):
+        if part.startswith(f"{option}="):
+            return part.partition("=")[2]
+        if part == option:
+            return argv[position + 1] if position + 1 < len(argv) else None
+    return None
+
+
+def _read_config(path: str) -> dict:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {str(error).splitlines()[-1].strip()}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected `argument: value` lines.")
+    return values
+
+
+def load_corpora(arguments: DataArguments) -> Corpora:
+    """Read all corpora.
+
+    Raises:
+        InputError: something is missing, broken, or not enough for a run.
+    """
+    data = dataclasses.replace(arguments)
+    if data.dataset_name:
+        source, target = (load_hub_corpus(data.dataset_name, language) for language in (data.source_lang, data.target_lang))
+        dev = source.get("validation")
+        corpora = Corpora(source["train"], dev, source.get("test"), target["train"], target.get("test"))
+    else:
+        if not data.source_train and not data.target_unlabeled:
+            _use_demo(data)
+        for name in ("source_train", "target_unlabeled"):
+            if not getattr(data, name):
+                raise InputError(f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none for the demo.")
+        paths = (data.source_train, data.source_dev, data.source_test, data.target_test)
+        source, dev, source_test, target_test = (load_corpus(path, labelled=True) if path else None for path in paths)
+        corpora = Corpora(source, dev, source_test, load_corpus(data.target_unlabeled, labelled=False), target_test)
+    if data.max_source_samples:
+        corpora.source = corpora.source.select(range(min(data.max_source_samples, len(corpora.source))))
+    if data.max_target_samples:
+        corpora.target = corpora.target.select(range(min(data.max_target_samples, len(corpora.target))))
+    if corpora.dev is None:
+        if len(corpora.source) < 2:
+            raise InputError("--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev.")
+        parts = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
+        corpora.source, corpora.dev = parts["train"], parts["test"]
+        logger.warning(f"No --source_dev: {len(corpora.dev)} source sentences are set aside to choose the checkpoint.")
+    return corpora
+
+
+def _use_demo(data: DataArguments) -> None:
+    if data.target_lang not in demo_languages():
+        raise InputError(
+            f"the demo corpus has no text in {data.target_lang!r}; it has {', '.join(demo_languages())}. For other languages give "
+            "--source_train and --target_unlabeled, or --dataset_name."
+        )
+    source, target = DEMO_DIRECTORY / "en", DEMO_DIRECTORY / data.target_lang
+    data.source_train, data.source_dev = str(source / "train.iob2"), str(source / "dev.iob2")
+    data.target_unlabeled, data.target_test = str(target / "unlabeled.txt"), str(target / "test.iob2")
+
+
+def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:
+    """Drop gold entities of types that the source does not have, and say so: they cannot be predicted."""
+    foreign = sorted({t for row in corpus["types"] for t in row} - set(types))
+    if not foreign:
+        return corpus
+    logger.warning(f"{name} has the types {', '.join(foreign)}, which the source has not: scores are on the shared types.")
+
+    def shared(row: dict) -> dict:
+        kept = [i for i, t in enumerate(row["types"]) if t in types]
+        return {column: [row[column][i] for i in kept] for column in ("begins", "lengths", "types")}
+
+    return corpus.map(shared, desc=f"Shared types of {name}")
+
+
+def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tuple[str, PreTrainedTokenizerBase]:
+    """Path and tokenizer of the encoder.
+
+    Raises:
+        InputError: it cannot be loaded, or its tokenizer is not a fast one.
+    """
+    path = arguments.model_name_or_path
+    if path == DEMO_BACKBONE:
+        parts = [corpora.source, corpora.dev, corpora.target]
+        texts = (" ".join(words) for part in parts for words in part["words"])
+        try:
+            path = str(convert_e5(Path(cache).expanduser(), texts))
+        except OSError as error:
+            raise InputError(str(error)) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"backbone {path!r} cannot be loaded: {str(error).splitlines()[0][:200]} Check the name, the connection to the Hub "
+            "(HF_ENDPOINT, HF_TOKEN), or give a local directory."
+        ) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"backbone {path!r} has no fast tokenizer, and word alignment needs one. Use one with a tokenizer.json.")
+    if tokenizer.mask_token_id is None:
+        raise InputError(f"backbone {path!r} has no mask token. Use an encoder that was trained as a masked language model.")
+    return path, tokenizer
+
+
+def glode_config(arguments: ModelArguments, path: str, tokenizer, labels: list[str], max_span_length: int) -> GlodeConfig:
+    """The configuration of a fresh model on a backbone, with the wanted dropout in the encoder."""
+    encoder = AutoConfig.from_pretrained(path)
+    for name, value in encoder.to_dict().items():
+        if "drop" in name and isinstance(value, (int, float)) and not isinstance(value, bool) and "classifier" not in name:
+            setattr(encoder, name, arguments.dropout)
+    return GlodeConfig(
+        encoder,
+        max_span_length=max_span_length,
+        max_tokens=encoder_capacity(tokenizer, encoder, arguments.max_tokens),
+        projection_size=arguments.projection_size,
+        head_dropout=arguments.dropout,
+        id2label=dict(enumerate(labels)),
+    )
+
+
+class Stopwatch:
+    """Seconds since it was made, and the process' peak memory so far."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        reading = {"seconds": round(time.perf_counter() - self.start, 1), "peak_memory_mb": round(memory)}
+        if torch.cuda.is_available():
+            reading["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        return reading
+
+
+class Run:
+    """One run: what is common to both stages, and the stages."""
+
+    def __init__(self, data: DataArguments, model: ModelArguments, training: GlodeTrainingArguments, run: RunArguments):
+        self.data, self.model_arguments, self.training, self.run = data, model, training, run
+        self.output = Path(training.output_dir)
+        self.main = training.process_index == 0
+        _check_writable(self.output)
+        with training.main_process_first(desc="reading the corpora"):
+            self.corpora = load_corpora(data)
+            self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
+        self._say_what()
+        self.labels = label_names(self.corpora.source, self.corpora.dev)
+        self.length = model.max_span_length or self._choose_length()
+        for name in ("target", "source_test", "target_test"):
+            if (corpus := getattr(self.corpora, name)) is not None:
+                setattr(self.corpora, name, restrict_to(corpus, self.labels, name))
+        self._say_length()
+        self.config = glode_config(model, self.path, self.tokenizer, self.labels, self.length)
+        with training.main_process_first(desc="tokenising"):
+            self.source, self.dev = (self._features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
+            self.target = self._features(self.corpora.target)  # no labels: the target's entities are never read into features
+        self.metrics = {
+            "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
+            "labels": self.labels,
+            "max_span_length": self.length,
+            "cost": {},
+        }
+
+    def _features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
+        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
+
+    def _say_what(self) -> None:
+        if not self.main:
+            return
+        corpora = self.corpora
+        demo = self.run.config == str(DEMO_RECIPE)
+        console.print(f"[bold]corpus[/]    {'embedded demo' if demo else self.data.dataset_name or self.data.source_train}: "
+                      f"{len(corpora.source)} labelled {self.data.source_lang} + {len(corpora.target)} plain {self.data.target_lang} sentences"
+                      + ("  (your own: --source_train, --target_unlabeled or --dataset_name)" if demo else ""))
+        console.print(f"[bold]backbone[/]  {self.path}"
+                      + ("  (your own: --model_name_or_path)" if self.model_arguments.model_name_or_path == DEMO_BACKBONE else ""))
+        console.print(f"[bold]settings[/]  {self.run.config or 'the paper’s defaults'}; results go to {self.output}")
+
+    def _choose_length(self) -> int:
+        length = choose_span_length(self.corpora.source)
+        return max(length, 16) if self.data.target_lang.split("-")[0] in UNSPACED_LANGUAGES else length
+
+    def _say_length(self) -> None:
+        shares = {"source": unreachable_share(self.corpora.source, self.length)}
+        if self.corpora.target_test is not None:
+            shares["target test"] = unreachable_share(self.corpora.target_test, self.length)
+        if self.main:
+            text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
+            console.print(f"[bold]spans[/]     up to L = {self.length} words; longer, hence unreachable, gold entities: {text}")
+            console.print(f"[bold]entities[/]  {entity_counts(self.corpora.source)} in source")
+
+    # ----------------------------------------------------------------------------------------------------------- stages
+
+    def trainer(self, model: GlodeModel, stage: str, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
+        epochs = self.training.num_train_epochs
+        if stage == "source" and self.training.source_num_train_epochs is not None:
+            epochs = self.training.source_num_train_epochs
+        arguments = dataclasses.replace(
+            self.training, output_dir=str(self.output / f"{stage}_checkpoints"), num_train_epochs=epochs
+        )
+        references = gold_entities(self.corpora.target) if any(self.corpora.target["types"]) else None
+        return GlodeTrainer(
+            model,
+            arguments,
+            self.tokenizer,
+            source=self.source,
+            target=self.target,
+            dev=self.dev,
+            dev_references=gold_entities(self.corpora.dev),
+            pseudo_labels=pseudo_labels,
+            target_references=references,
+        )
+
+    def fresh_model(self) -> GlodeModel:
+        """The same initial model for both stages and on all processes."""
+        set_seed(self.training.seed)
+        return GlodeModel.from_encoder(self.path, self.config, attn_implementation=self.model_arguments.attn_implementation)
+
+    def source_stage(self) -> GlodeTrainer:
+        watch = Stopwatch()
+        if self.run.source_model:
+            try:
+                model = GlodeModel.from_pretrained(self.run.source_model)
+            except OSError as error:
+                raise InputError(f"--source_model {self.run.source_model}: {str(error).splitlines()[0]}") from error
+            found = (model.config.max_span_length, list(model.config.id2label.values()))
+            if found != (self.length, self.labels):
+                raise InputError(
+                    f"--source_model {self.run.source_model} has L = {found[0]} and types {found[1]}; this run needs L = {self.length} "
+                    f"and {self.labels}. Give --max_span_length {found[0]}, or a model that was trained on these types."
+                )
+            trainer = self.trainer(model, "source")
+        else:
+            self._heading("stage 1: source model")
+            trainer = self.trainer(self.fresh_model(), "source")
+            trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
+            trainer.save_model(str(self.output / "source_model"))
+        self.metrics["cost"]["source_stage"] = watch.read()
+        self.metrics["source_model"] = self._scores(trainer)
+        return trainer
+
+    def pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
+        watch = Stopwatch()
+        if self.run.pseudo_labels:
+            labels = self._read_pseudo_labels(trainer)
+        else:
+            labels = trainer.assign_pseudo_labels(self.target)
+            if self.main:
+                state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
+                save_file(state, self.output / "pseudo_labels.safetensors")
+        self.metrics["cost"]["pseudo_labels"] = watch.read()
+        return labels
+
+    def _read_pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
+        path = Path(self.run.pseudo_labels)
+        if not path.is_file():
+            raise InputError(f"--pseudo_labels {path}: no such file.")
+        state = load_file(path)
+        words = [end - start for start, end in zip(self.target["own_start"], self.target["own_end"], strict=True)]
+        labels = PseudoLabels(words, self.length, len(self.labels), trainer.args.device)
+        if not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets) or state["probabilities"].shape != labels.probabilities.shape:
+            raise InputError(f"--pseudo_labels {path} belongs to another target text, span length or set of types.")
+        labels.probabilities = state["probabilities"].to(trainer.args.device)
+        return labels
+
+    def target_stage(self, labels: PseudoLabels) -> None:
+        self._heading("stage 2: target model")
+        watch = Stopwatch()
+        trainer = self.trainer(self.fresh_model(), "target", labels)
+        trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
+        trainer.save_model(str(self.output))
+        self.metrics["cost"]["target_stage"] = watch.read()
+        self.metrics["target_model"] = self._scores(trainer)
+        self.metrics["pseudo_labels"] = trainer.denoising_callback.history
+
+    def _checkpoint(self, trainer: GlodeTrainer) -> str | None:
+        if not self.training.resume_from_checkpoint:
+            return None
+        found = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
+        return found
+
+    def _heading(self, text: str) -> None:
+        if self.main:
+            console.rule(text)
+
+    # ---------------------------------------------------------------------------------------------------------- reports
+
+    def _scores(self, trainer: GlodeTrainer) -> dict:
+        """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}."""
+        corpora = {"dev": self.corpora.dev, "source_test": self.corpora.source_test, "test": self.corpora.target_test}
+        scores = {}
+        for name, corpus in corpora.items():
+            if corpus is not None:
+                found = trainer.predict_entities(self._features(corpus), len(corpus))
+                scores[name] = both_protocols(gold_entities(corpus), found, self.length)
+        return scores
+
+    def report(self) -> None:
+        """The results as a table on the terminal and as metrics.json."""
+        if not self.main:
+            return
+        path = self.output / "metrics.json"
+        path.write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False), encoding="utf-8")
+        table = Table(title=f"entity scores, {self.data.source_lang} -> {self.data.target_lang}")
+        for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
+            table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
+        names = {"dev": f"{self.data.source_lang} dev", "source_test": f"{self.data.source_lang} test", "test": f"{self.data.target_lang} test"}
+        for model in ("source_model", "target_model"):
+            for corpus, scores in self.metrics.get(model, {}).items():
+                strict = scores["strict"]
+                cells = [f"{value:.1f}" for value in (strict["precision"], strict["recall"], strict["f1"], scores["paper"]["f1"])]
+                table.add_row(model.replace("_", " "), names[corpus], *cells)
+        console.print(table)
+        history = self.metrics.get("pseudo_labels", [])
+        if history:
+            table = Table(title="pseudo labels by epoch")
+            for column in ("epoch", "mean confidence", *history[0]["spans"], *(["F1"] if "f1" in history[0] else [])):
+                table.add_column(column, justify="right")
+            for entry in history:
+                f1 = [f"{entry['f1']:.1f}"] if "f1" in entry else []
+                table.add_row(str(entry["epoch"]), f"{entry['confidence']:.4f}", *map(str, entry["spans"].values()), *f1)
+            console.print(table)
+        costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in self.metrics["cost"].items())
+        console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in self.metrics['cost'].values())} MB")
+        model = self.output if "target_model" in self.metrics else self.output / "source_model"
+        console.print(f"[bold]model[/]    {model}\n[bold]results[/]  {path}")
+
+
+console = Console(soft_wrap=True)
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--output_dir {directory} cannot be written ({error.strerror}). Choose another directory.") from error
+
+
+def main(argv: list[str]) -> None:
+    """Run the stages that the arguments ask for."""
+    arguments = parse_arguments(argv)
+    run = Run(*arguments)
+    if run.run.stage == "target" and not run.run.source_model and not run.run.pseudo_labels:
+        raise InputError("--stage target needs --source_model or --pseudo_labels.")
+    if run.run.stage == "target" and run.run.pseudo_labels:
+        labels = run.pseudo_labels(run.trainer(run.fresh_model(), "source"))
+    else:
+        trainer = run.source_stage()
+        labels = run.pseudo_labels(trainer) if run.run.stage != "source" else None
+    if labels is not None:
+        run.target_stage(labels)
+    run.report()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

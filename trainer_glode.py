@@ -1,0 +1,363 @@
+"""One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging
+
+from data_glode import GlodeCollator, TwoStreams, TwoStreamSampler, merge_windows, span_counts
+from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
+from metrics_glode import entity_scores
+from modeling_glode import GlodeModel, decode
+
+logger = logging.get_logger(__name__)
+
+DENOISING_STATE = "denoising_state.safetensors"
+
+
+@dataclass
+class GlodeTrainingArguments(TrainingArguments):
+    """The method's settings, beside those of every Trainer. Defaults are the paper's."""
+
+    output_dir: str = field(default="glode-model", metadata={"help": "Where the model, checkpoints and metrics.json go."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate, for all parameters."})
+    num_train_epochs: float = field(default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."})
+    source_num_train_epochs: float | None = field(
+        default=None, metadata={"help": "Epochs of the source stage. Default: num_train_epochs."}
+    )
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Source sentences a step and device; as many target sentences come beside them."}
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a step and device in evaluation."})
+    warmup_steps: float = field(default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept beside the best one."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
+    metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
+
+    denoising: str = field(
+        default="both",
+        metadata={"help": "Which side refines the pseudo labels: prototypes (global), neighbours (local).", "choices": ["both", "global", "local", "none"]},
+    )
+    directions: str = field(
+        default="multiple",
+        metadata={"help": "A label moves towards every type above its threshold, or to the most similar alone (eq. 8).", "choices": ["multiple", "single"]},
+    )
+    normalize_directions: bool = field(
+        default=False, metadata={"help": "Give the global and the local direction equal weight before they are added (eq. 10)."}
+    )
+    prototype_decay: float = field(default=0.99, metadata={"help": "alpha, the moving average of the prototypes (eq. 6)."})
+    num_neighbors: int = field(default=300, metadata={"help": "K, the neighbours that vote (eq. 9)."})
+    local_threshold_scale: float = field(default=0.9, metadata={"help": "Factor on the thresholds of the local side."})
+    refine_start_epoch: int = field(
+        default=3, metadata={"help": "The first epoch (from 1) that refines; thresholds exist after the second."}
+    )
+    beta_start: float = field(default=0.95, metadata={"help": "Weight of the old label at the start of training (eq. 11)."})
+    beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
+    datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
+    datastore_size: int = field(default=200_000, metadata={"help": "The most span vectors that the datastore holds."})
+    mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
+    mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
+    source_mlm: str = field(
+        default="on", metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]}
+    )
+    loss_reduction: str = field(
+        default="span",
+        metadata={"help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).", "choices": ["span", "sentence"]},
+    )
+    double_softmax: bool = field(default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."})
+    prune_pseudo_labels: bool = field(
+        default=True, metadata={"help": "Among overlapping entities in the pseudo labels only the most probable counts in the loss."}
+    )
+    train_projection: bool = field(
+        default=False, metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."}
+    )
+
+
+class DenoisingCallback(TrainerCallback):
+    """Refreshes the denoising state between epochs: thresholds, datastore, pseudo labels of all processes.
+
+    It acts at the beginning of an epoch, where a resumed run passes as well; what is done already is not done again.
+    Quality and statistics of the pseudo labels are kept in `history`, one entry an epoch.
+
+    Args:
+        trainer: the trainer whose state is refreshed.
+        references: gold entities of each target sentence, where there are any. For the report only.
+    """
+
+    def __init__(self, trainer: "GlodeTrainer", references: Sequence | None = None):
+        self.trainer, self.references = trainer, references
+        self.history: list[dict] = []
+
+    def on_epoch_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        epoch = int(state.epoch or 0)
+        self.trainer.sampler.set_epoch(epoch)
+        self._refresh(epoch)
+
+    def on_train_end(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self._refresh(round(state.epoch))
+
+    def _refresh(self, epoch: int) -> None:
+        if self.trainer.denoiser is None:
+            return
+        self.trainer.denoiser.begin_epoch(epoch)
+        if not any(entry["epoch"] == epoch for entry in self.history):
+            entry = {"epoch": epoch} | self.trainer.pseudo_label_report(self.references)
+            self.history.append(entry)
+            logs = {f"pseudo_labels_{name}": value for name, value in entry.items() if isinstance(value, float)}
+            self.trainer.log(logs)
+
+
+class GlodeTrainer(Trainer):
+    """Trains a [`GlodeModel`] on labelled source text and unlabelled target text.
+
+    Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt + w L_mlm, and
+    `compute_loss` swaps in the soft labels, refined as training goes on. All streams pass the encoder in one batch.
+
+    Args:
+        source: labelled windows, see `build_features`.
+        target: unlabelled windows.
+        dev: labelled source windows for the choice of the checkpoint.
+        dev_references: their gold entities, one list of (first word, length, type) a sentence.
+        pseudo_labels: the soft labels of `target`.
+        target_references: gold entities of the target sentences, for the report only.
+    """
+
+    # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: GlodeModel,
+        args: GlodeTrainingArguments,
+        processing_class: PreTrainedTokenizerBase,
+        source: Dataset | None = None,
+        target: Dataset | None = None,
+        dev: Dataset | None = None,
+        dev_references: Sequence | None = None,
+        pseudo_labels: PseudoLabels | None = None,
+        target_references: Sequence | None = None,
+        **kwargs,
+    ):
+        length, types = model.config.max_span_length, model.config.num_labels
+        mlm = target is not None and args.mlm_weight > 0 and (pseudo_labels is not None or args.source_mlm == "on")
+        if pseudo_labels is None and not mlm:
+            target = None
+        # What gets no gradient must not ask for one: several processes would wait for it.
+        model.mlm_head.requires_grad_(mlm)
+        model.projector.requires_grad_(args.train_projection and pseudo_labels is not None)
+        collator = GlodeCollator(processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed)
+        self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
+        self.dev, self.dev_references = dev, dev_references
+        super().__init__(
+            model=model,
+            args=args,
+            processing_class=processing_class,
+            data_collator=collator,
+            train_dataset=TwoStreams(source, target) if source is not None else None,
+            eval_dataset=TwoStreams(dev, None) if dev is not None else None,
+            compute_metrics=self._dev_scores if dev is not None else None,
+            **kwargs,
+        )
+        self.denoiser = None
+        if pseudo_labels is not None:
+            self.denoiser = Denoiser(
+                pseudo_labels,
+                model.config.projection_size,
+                denoising=args.denoising,
+                directions=args.directions,
+                neighbors=args.num_neighbors,
+                decay=args.prototype_decay,
+                local_threshold_scale=args.local_threshold_scale,
+                normalize_directions=args.normalize_directions,
+                outside_share=args.datastore_outside_share,
+                capacity=args.datastore_size,
+                seed=args.seed,
+                gather=lambda tensor: self.accelerator.gather(tensor[None]),
+                rank=self.accelerator.process_index,
+            )
+        if source is not None:
+            lengths = [[len(ids) for ids in stream["input_ids"]] if stream is not None else [] for stream in (source, target)]
+            self.sampler = TwoStreamSampler(*lengths, args.per_device_train_batch_size, self.target_batch_size, args.seed)
+            self.mean_spans = [float(span_counts(stream, length).mean()) if stream is not None else 1.0 for stream in (source, target)]
+        self.denoising_callback = DenoisingCallback(self, target_references)
+        self.add_callback(self.denoising_callback)
+        self._components: dict[str, list[Tensor]] = defaultdict(list)
+
+    # ------------------------------------------------------------------------------------------------------------ batches
+
+    def _get_train_sampler(self, train_dataset=None) -> TwoStreamSampler:
+        return self.sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """A micro-batch holds the source windows and as many target windows."""
+        batch_size = self._train_batch_size + self.target_batch_size
+        return self._get_dataloader(self.train_dataset, "Training", batch_size, self._get_train_sampler, is_training=True)
+
+    # --------------------------------------------------------------------------------------------------------------- loss
+
+    def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
+        """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
+        spans = {name: inputs.pop(name) for name in ("labels", "window", "own_start", "span_mask")}
+        outputs = model(**inputs, return_projection=self.denoiser is not None)
+        rows = self.args.per_device_train_batch_size
+        gold, is_span = spans["labels"][:rows], spans["span_mask"]
+        log_probabilities = outputs.logits.log_softmax(-1)
+        losses = {"source_loss": self._reduce(nll(log_probabilities[:rows], gold), is_span[:rows], self.mean_spans[0])}
+        if self.denoiser is not None:
+            soft = self.denoiser.step(outputs.projection.detach(), **spans, step=self.state.global_step, beta=self.beta())
+            if self.args.prune_pseudo_labels:
+                soft = prune_overlaps(soft, is_span[rows:])
+            predicted = log_probabilities[rows:]
+            if self.args.double_softmax:
+                predicted = predicted.exp().log_softmax(-1)
+            losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, soft), is_span[rows:], self.mean_spans[1])
+            if self.args.train_projection:
+                similarity = self.denoiser.prototypes.similarity(outputs.projection[:rows]) / 0.1
+                losses["projection_loss"] = self._reduce(nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0])
+        loss = sum(losses.values())
+        if outputs.mlm_loss is not None:
+            losses["mlm_loss"] = outputs.mlm_loss
+            loss = loss + self.args.mlm_weight * outputs.mlm_loss
+        for name, value in losses.items():
+            self._components[name].append(value.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def _reduce(self, losses: Tensor, span_mask: Tensor, mean_spans: float) -> Tensor:
+        """Average [rows, words, length] losses over the spans, so that a span's weight does not depend on its neighbours in the
+        batch ("span": by the corpus' mean number of spans), or within each window first ("sentence")."""
+        totals = (losses * span_mask).sum((1, 2))
+        if self.args.loss_reduction == "span":
+            return totals.mean() / mean_spans
+        return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
+
+    def beta(self) -> float | None:
+        """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
+        if self.state.epoch is not None and int(self.state.epoch) + 1 < self.args.refine_start_epoch:
+            return None
+        done = self.state.global_step / max(self.state.max_steps, 1)
+        return self.args.beta_start + (self.args.beta_end - self.args.beta_start) * done
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the loss components since the last log line."""
+        if "loss" in logs:
+            logs |= {name: torch.stack(values).mean().item() for name, values in self._components.items()}
+            self._components.clear()
+        super().log(logs, start_time)
+
+    # --------------------------------------------------------------------------------------------------------- prediction
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
+        inputs = self._prepare_inputs(inputs)
+        logits, span_mask, window = self._logits(model, inputs)
+        found = torch.zeros(*logits.shape[:2], 3, device=logits.device)
+        row, begin, length, label, score = decode(logits, span_mask)
+        found[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
+        return None, found, window
+
+    @torch.no_grad()
+    def _logits(self, model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        window, span_mask = inputs["window"], inputs["span_mask"]
+        names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
+        with self.compute_loss_context_manager():
+            return model(**{name: inputs[name] for name in names}).logits, span_mask, window
+
+    def predict_entities(self, windows: Dataset, sentences: int) -> list[list[tuple[int, int, str]]]:
+        """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
+        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        predictions = self.predict(TwoStreams(windows, None)).predictions
+        self.compute_metrics = compute_metrics
+        return merge_windows(predictions, windows, sentences, self.model.config.id2label)
+
+    def _dev_scores(self, prediction) -> dict[str, float]:
+        found = merge_windows(prediction.predictions, self.dev, len(self.dev_references), self.model.config.id2label)
+        scores = entity_scores(self.dev_references, found)
+        return {name: scores[name] for name in ("precision", "recall", "f1")}
+
+    def assign_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
+        """Soft labels of every span of the target text, from this trainer's (source) model."""
+        words = np.array(windows["own_end"]) - np.array(windows["own_start"])
+        config = self.model.config
+        labels = PseudoLabels(words, config.max_span_length, config.num_labels, self.args.device)
+        self.model.eval()
+        dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
+        for inputs in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
+            inputs = self._prepare_inputs(inputs)
+            logits, _, window = self._logits(self.model, inputs)
+            labels.write(window + len(windows), inputs["own_start"], logits.softmax(-1), epoch=0)
+        labels.synchronise(0, lambda tensor: self.accelerator.gather(tensor[None]))
+        labels.refined_in.fill_(-1)
+        return labels
+
+    def pseudo_label_report(self, references: Sequence | None) -> dict:
+        """Share of spans per type, mean confidence, and F1 where the target text has gold entities."""
+        store, windows = self.denoiser.pseudo_labels, self.train_dataset.target
+        collator, found, types, confidence = self.data_collator, [], [], []
+        for at in range(0, len(windows), 256):
+            rows = TwoStreams(windows, None).__getitems__(range(at, min(at + 256, len(windows))))
+            batch = {name: value.to(self.args.device) for name, value in collator(rows).items()}
+            soft = store.read(batch["window"] + len(windows), batch["own_start"], batch["span_mask"].shape[1])
+            score, label = soft[batch["span_mask"]].max(-1)
+            types.append(F.one_hot(label, soft.shape[-1]).sum(0))
+            confidence.append(score.sum())
+            row, begin, length, label, score = decode(soft.log(), batch["span_mask"])
+            spans = torch.zeros(*soft.shape[:2], 3, device=soft.device)
+            spans[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
+            found.append(spans.numpy(force=True))
+        counts = torch.stack(types).sum(0)
+        report = {"confidence": float(torch.stack(confidence).sum() / counts.sum())}
+        names = self.model.config.id2label
+        report["spans"] = {names[i]: n for i, n in enumerate(counts.tolist())}
+        if references is not None:
+            width = max(spans.shape[1] for spans in found)
+            joined = np.concatenate([np.pad(spans, ((0, 0), (0, width - spans.shape[1]), (0, 0))) for spans in found])
+            scores = entity_scores(references, merge_windows(joined, windows, len(references), names))
+            report |= {name: scores[name] for name in ("precision", "recall", "f1")}
+        return report
+
+    # -------------------------------------------------------------------------------------------------------- checkpoints
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.denoiser is not None and self.args.should_save:
+            state = {name: tensor.contiguous().cpu() for name, tensor in self.denoiser.state_dict().items()}
+            partial = Path(output_dir, f".{DENOISING_STATE}")
+            save_file(state, partial)
+            partial.replace(Path(output_dir, DENOISING_STATE))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.denoiser is not None:
+            self.denoiser.load_state_dict(load_file(Path(checkpoint, DENOISING_STATE)))
+
+
+def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """-log p of the gold types: [..., types], [...] -> [...]; cells below 0 hold no meaning (mask them)."""
+    return -log_probabilities.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+
+
+def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
+    """Eq. 4 for each span: [..., types], [..., types] -> [...]."""
+    return -(soft * log_probabilities).sum(-1)
