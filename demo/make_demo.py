@@ -1,7 +1,8 @@
 """Writes the demo corpus from the sentence frames and name lists in `frames/`: python demo/make_demo.py
 
-English: train.iob2 and dev.iob2. Other languages: unlabeled.txt (one sentence a line) and test.iob2. Frames and names of the second
-part never occur in the first. Words are those of the splitter that inference uses. The output is the same at every run.
+English: train.iob2 and dev.iob2. Other languages: unlabeled.txt (one sentence a line) and test.iob2. Frames and names of
+the second part never occur in the first. Words are those of the splitter that inference uses. The output is the same at
+every run.
 """
 
 import random
@@ -67,7 +68,9 @@ def write(language: str) -> None:
     directory.mkdir(exist_ok=True)
     for part, content in parts.items():
         size = SIZES[part]["en" if language == "en" else "other"]
-        sentences = fill(content["frames"], {k: content[k] for k in ("PER", "LOC", "ORG")}, size, random.Random(f"{language} {part}"))
+        sentences = fill(
+            content["frames"], {k: content[k] for k in ("PER", "LOC", "ORG")}, size, random.Random(f"{language} {part}")
+        )
         labelled = "\n".join(to_columns(*sentence) for sentence in sentences)
         if language == "en":
             (directory / ("train.iob2" if part == "train" else "dev.iob2")).write_text(labelled, encoding="utf-8")

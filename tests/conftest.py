@@ -1,0 +1,88 @@
+"""What all tests share: tiny encoders made from a configuration, a tokenizer trained on the spot, a small world of sentences."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+from data_glode import SENTENCE
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 130,
+}
+ENCODERS = {
+    "xlm-roberta": {"pad_token_id": 1},
+    "bert": {},
+    "modernbert": {"global_attn_every_n_layers": 1},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
+}
+
+PEOPLE = ["Anna Berg", "Karl Moor", "Ida", "Otto von Hagen", "Lea Stein"]
+PLACES = ["Rome", "Oslo", "New York", "Kiel", "Bern"]
+FRAMES = ["{p} lives in {l} .", "yesterday {p} flew to {l}", "in {l} it rains", "{p} met a friend", "nothing happened today ."]
+
+
+def make_sentence(frame: str, person: str, place: str) -> dict:
+    """A sentence in the columns of a corpus."""
+    words, entities = [], []
+    for part in frame.split():
+        name = {"{p}": person, "{l}": place}.get(part)
+        if name:
+            entities.append((len(words), len(name.split()), "PER" if part == "{p}" else "LOC"))
+        words += (name or part).split()
+    begins, lengths, types = map(list, zip(*entities, strict=True)) if entities else ([], [], [])
+    return {"words": words, "begins": begins, "lengths": lengths, "types": types}
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Dataset:
+    """20 labelled sentences."""
+    rows = [make_sentence(FRAMES[i % 5], PEOPLE[(i // 5 + i) % 5], PLACES[(i // 5 + 2 * i) % 5]) for i in range(20)]
+    return Dataset.from_list(rows, features=SENTENCE)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus: Dataset) -> PreTrainedTokenizerFast:
+    """A small Unigram tokenizer with the outline of XLM-R's."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator([" ".join(words) for words in corpus["words"]], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    names |= {"unk_token": "<unk>", "mask_token": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names)
+
+
+def tiny_encoder_config(kind: str, vocabulary: int):
+    """Configuration of a tiny encoder without dropout."""
+    config = AutoConfig.for_model(kind, **{**TINY, "vocab_size": vocabulary, "pad_token_id": 1, **ENCODERS[kind]})
+    for name in config.to_dict():
+        if "drop" in name and isinstance(getattr(config, name), (int, float)):
+            setattr(config, name, 0.0)
+    return config
+
+
+@pytest.fixture(scope="session")
+def backbone(tokenizer, tmp_path_factory) -> Path:
+    """A tiny XLM-R with its tokenizer, saved as any checkpoint is."""
+    directory = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    AutoModel.from_config(tiny_encoder_config("xlm-roberta", len(tokenizer))).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

@@ -1,0 +1,229 @@
+"""Protects the training: the loss falls and a small corpus is learnt, pseudo labels are really replaced inside compute_loss, target
+labels never reach the loss, a resumed run is the run that was never stopped, and the sampler's batches are what the loss expects."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import AutoConfig, set_seed
+
+from data_glode import build_features, gold_entities, label_names
+from denoising_glode import PseudoLabels
+from metrics_glode import entity_scores
+from modeling_glode import GlodeConfig, GlodeModel
+from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments
+
+LABELS = ["O", "LOC", "PER"]
+
+
+def fresh_model(backbone: Path) -> GlodeModel:
+    set_seed(0)
+    encoder = AutoConfig.from_pretrained(backbone)
+    config = GlodeConfig(encoder, max_span_length=3, projection_size=16, head_dropout=0.0, id2label=dict(enumerate(LABELS)))
+    return GlodeModel.from_encoder(str(backbone), config)
+
+
+def arguments(directory: Path, **options) -> GlodeTrainingArguments:
+    defaults = {"output_dir": str(directory), "learning_rate": 3e-3, "per_device_train_batch_size": 5, "num_train_epochs": 5}
+    defaults |= {"warmup_steps": 2, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "logging_steps": 2}
+    defaults |= {"use_cpu": True, "disable_tqdm": True, "refine_start_epoch": 3, "num_neighbors": 10, "report_to": "none", "seed": 0}
+    return GlodeTrainingArguments(**{**defaults, **options})
+
+
+@pytest.fixture
+def windows(corpus: Dataset, tokenizer) -> Dataset:
+    assert label_names(corpus) == LABELS
+    return build_features(corpus, tokenizer, 64, 3, LABELS)
+
+
+@pytest.fixture
+def unlabeled(corpus: Dataset, tokenizer) -> Dataset:
+    return build_features(corpus, tokenizer, 64, 3)
+
+
+def soft_labels(windows: Dataset, gold: Dataset, confidence: float = 0.9) -> PseudoLabels:
+    """Gold labels as soft labels; what is left of the probability goes to the other types."""
+    labels = PseudoLabels(np.array(windows["own_end"]) - np.array(windows["own_start"]), 3, len(LABELS))
+    rest = (1 - confidence) / (len(LABELS) - 1)
+    hard = torch.zeros(labels.probabilities.shape[:2], dtype=torch.long)
+    for row, entities in enumerate(gold_entities(gold)):
+        for begin, length, name in entities:
+            hard[labels.offsets[row] + begin, length - 1] = LABELS.index(name)
+    labels.probabilities = F.one_hot(hard, len(LABELS)).float() * (confidence - rest) + rest
+    return labels
+
+
+def test_overfits_twenty_sentences(backbone, tokenizer, corpus, windows, tmp_path):
+    trainer = GlodeTrainer(
+        fresh_model(backbone),
+        arguments(tmp_path, num_train_epochs=25),
+        tokenizer,
+        source=windows,
+        dev=windows,
+        dev_references=gold_entities(corpus),
+    )
+    trainer.train()
+    losses = [entry["source_loss"] for entry in trainer.state.log_history if "source_loss" in entry]
+    assert losses[-1] < 0.05 * losses[0]
+    found = trainer.predict_entities(windows, len(corpus))
+    assert entity_scores(gold_entities(corpus), found)["f1"] >= 95
+    assert trainer.evaluate()["eval_f1"] == entity_scores(gold_entities(corpus), found)["f1"]
+
+
+def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    """Neighbours and prototypes vote against one wrong label among the same contexts; compute_loss must see the refined labels."""
+    labels = soft_labels(unlabeled, corpus)
+    sentence = next(i for i, entities in enumerate(gold_entities(corpus)) if entities)
+    begin, length, name = gold_entities(corpus)[sentence][0]
+    cell = (int(labels.offsets[sentence]) + begin, length - 1)
+    right, wrong = LABELS.index(name), 3 - LABELS.index(name)
+    labels.probabilities[cell] = F.one_hot(torch.tensor(wrong), 3).float() * 0.4 + 0.2
+    start = GlodeTrainer(fresh_model(backbone), arguments(tmp_path / "s", num_train_epochs=15), tokenizer, source=windows)
+    start.train()
+    options = {"num_train_epochs": 5, "learning_rate": 1e-4, "beta_start": 0.9, "beta_end": 0.8, "datastore_outside_share": 0.3}
+    trainer = GlodeTrainer(
+        start.model,
+        arguments(tmp_path / "t", **options),
+        tokenizer,
+        source=windows,
+        target=unlabeled,
+        pseudo_labels=labels,
+        target_references=gold_entities(corpus),
+    )
+    seen = []
+    step = trainer.denoiser.step
+
+    def spy(*args, **kwargs):
+        soft = step(*args, **kwargs)
+        seen.append(soft.clone())
+        return soft
+
+    trainer.denoiser.step = spy
+    before = labels.probabilities.clone()
+    trainer.train()
+    assert labels.probabilities[cell].argmax() == right
+    assert not torch.equal(before, labels.probabilities)
+    assert any(not torch.equal(a.sum(), b.sum()) for a, b in zip(seen, seen[1:], strict=False))
+    history = trainer.denoising_callback.history
+    assert [entry["epoch"] for entry in history] == list(range(6))
+    assert history[2]["f1"] == history[0]["f1"] < history[-1]["f1"] == 100
+
+
+def test_without_denoising_the_labels_stay(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    labels = soft_labels(unlabeled, corpus)
+    before = labels.probabilities.clone()
+    options = {"denoising": "none", "num_train_epochs": 4}
+    GlodeTrainer(
+        fresh_model(backbone), arguments(tmp_path, **options), tokenizer, source=windows, target=unlabeled, pseudo_labels=labels
+    ).train()
+    assert torch.equal(labels.probabilities, before)
+
+
+def test_the_loss_is_on_the_labels_that_the_denoiser_gives(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    trainer = GlodeTrainer(
+        fresh_model(backbone),
+        arguments(tmp_path, mlm_weight=0.0, prune_pseudo_labels=False),
+        tokenizer,
+        source=windows,
+        target=unlabeled,
+        pseudo_labels=soft_labels(unlabeled, corpus),
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    source_rows = batch["window"] < 0
+    assert source_rows.tolist() == [True] * 5 + [False] * 5
+    replaced = torch.rand(5, *batch["span_mask"].shape[1:], 3).softmax(-1)
+    trainer.denoiser.step = lambda *args, **kwargs: replaced
+    loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    log_p = outputs.logits.log_softmax(-1)
+    source = -log_p[:5].gather(-1, batch["labels"][:5].clamp(min=0)[..., None])[..., 0][batch["span_mask"][:5]].sum()
+    target = -(replaced * log_p[5:]).sum(-1)[batch["span_mask"][5:]].sum()
+    expected = source / (5 * trainer.mean_spans[0]) + target / (5 * trainer.mean_spans[1])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_target_labels_never_reach_the_training(backbone, tokenizer, corpus, windows, tmp_path):
+    """Poison the target's gold entities: the trained weights and the pseudo labels stay the same, bit by bit."""
+    poison = corpus.map(lambda row: {"begins": [0], "lengths": [1], "types": ["PER"]})
+    results = []
+    for name, target in (("true", corpus), ("poisoned", poison)):
+        features = build_features(target, tokenizer, 64, 3)
+        source = GlodeTrainer(fresh_model(backbone), arguments(tmp_path / name / "s"), tokenizer, source=windows, target=features)
+        source.train()
+        labels = source.assign_pseudo_labels(features)
+        trainer = GlodeTrainer(
+            fresh_model(backbone),
+            arguments(tmp_path / name / "t"),
+            tokenizer,
+            source=windows,
+            target=features,
+            dev=windows,
+            dev_references=gold_entities(corpus),
+            pseudo_labels=labels,
+            target_references=gold_entities(target),
+        )
+        trainer.train()
+        results.append((trainer.model.state_dict(), labels.probabilities))
+    assert all(torch.equal(value, results[1][0][key]) for key, value in results[0][0].items())
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, windows, unlabeled, tmp_path):
+    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, per_device_eval_batch_size=7), tokenizer, source=windows)
+    labels = trainer.assign_pseudo_labels(unlabeled)
+    row = unlabeled[3]
+    batch = trainer.data_collator([row | {"index": 3}])
+    names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
+    with torch.no_grad():
+        expected = trainer.model.eval()(**{name: batch[name] for name in names}).logits.softmax(-1)[0]
+    stored = labels.probabilities[labels.offsets[3] : labels.offsets[4]]
+    mask = batch["span_mask"][0]
+    torch.testing.assert_close(stored[mask], expected[mask], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [5, 8, 10])
+def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop):
+    """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch."""
+
+    def train(name: str, resume: str | None = None) -> GlodeTrainer:
+        options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
+        trainer = GlodeTrainer(
+            fresh_model(backbone),
+            arguments(tmp_path / name, **options),
+            tokenizer,
+            source=windows,
+            target=unlabeled,
+            pseudo_labels=soft_labels(unlabeled, corpus),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = train("whole")
+    resumed = train("resumed", str(tmp_path / "whole" / f"checkpoint-{stop}"))
+    states = [trainer.denoiser.state_dict() for trainer in (whole, resumed)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    saved = load_file(tmp_path / "whole" / f"checkpoint-{stop}" / DENOISING_STATE)
+    assert saved["pseudo_labels.probabilities"].shape == whole.denoiser.pseudo_labels.probabilities.shape
+
+
+@pytest.mark.parametrize("reduction", ["span", "sentence"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_accumulation_does_not_change_the_scale_of_the_loss(backbone, tokenizer, windows, tmp_path, reduction, steps):
+    options = {"gradient_accumulation_steps": steps, "per_device_train_batch_size": 20 // steps, "num_train_epochs": 1, "seed": 1}
+    options |= {"loss_reduction": reduction, "logging_steps": 1, "max_grad_norm": 1e9}
+    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, **options), tokenizer, source=windows)
+    trainer.train()
+    norm = next(entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry)
+    reference = fresh_model(backbone)
+    whole = GlodeTrainer(reference, arguments(tmp_path, loss_reduction=reduction, per_device_train_batch_size=20), tokenizer, source=windows)
+    reference.train()
+    whole.compute_loss(reference, next(iter(whole.get_train_dataloader()))).backward()
+    expected = torch.stack([p.grad.norm() for p in reference.parameters() if p.grad is not None]).norm()
+    assert norm == pytest.approx(float(expected), rel=1e-4)
