@@ -335,7 +335,7 @@ class Run:
         """The first lines of a run: what it takes, and how to give it one's own."""
         if not self.main:
             return
-        data, demo = self.data, self.run.config == str(DEMO_RECIPE)
+        data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
         corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
         sizes = f"{len(self.corpora.source)} labelled {data.source_lang}, {len(self.corpora.target)} plain {data.target_lang} sentences"
         embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE

@@ -29,8 +29,21 @@ def fresh_model(backbone: Path) -> GlodeModel:
 
 def arguments(directory: Path, **options) -> GlodeTrainingArguments:
     defaults = {"output_dir": str(directory), "learning_rate": 3e-3, "per_device_train_batch_size": 5, "num_train_epochs": 5}
-    defaults |= {"warmup_steps": 2, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "logging_steps": 2}
-    defaults |= {"use_cpu": True, "disable_tqdm": True, "refine_start_epoch": 3, "num_neighbors": 10, "report_to": "none", "seed": 0}
+    defaults |= {
+        "warmup_steps": 2,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+        "logging_steps": 2,
+    }
+    defaults |= {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "refine_start_epoch": 3,
+        "num_neighbors": 10,
+        "report_to": "none",
+        "seed": 0,
+    }
     return GlodeTrainingArguments(**{**defaults, **options})
 
 
@@ -222,7 +235,9 @@ def test_accumulation_does_not_change_the_scale_of_the_loss(backbone, tokenizer,
     trainer.train()
     norm = next(entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry)
     reference = fresh_model(backbone)
-    whole = GlodeTrainer(reference, arguments(tmp_path, loss_reduction=reduction, per_device_train_batch_size=20), tokenizer, source=windows)
+    whole = GlodeTrainer(
+        reference, arguments(tmp_path, loss_reduction=reduction, per_device_train_batch_size=20), tokenizer, source=windows
+    )
     reference.train()
     whole.compute_loss(reference, next(iter(whole.get_train_dataloader()))).backward()
     expected = torch.stack([p.grad.norm() for p in reference.parameters() if p.grad is not None]).norm()
