@@ -337,7 +337,8 @@ class Run:
             return
         data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
         corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
-        sizes = f"{len(self.corpora.source)} labelled {data.source_lang}, {len(self.corpora.target)} plain {data.target_lang} sentences"
+        labelled, plain = len(self.corpora.source), len(self.corpora.target)
+        sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
         embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE
         console.print(f"[bold]corpus[/]    {corpus}: {sizes}")
         console.print(f"[bold]backbone[/]  {self.path}")

@@ -2,8 +2,8 @@
 
     python benchmarks/crossner.py --corpora DIR --pair wikiann-en-ru
 
-reads DIR/wikiann/en/{train,dev}.iob2.gz and DIR/wikiann/ru/{train,test}.iob2.gz, shuffles the sentences by random.Random(1), takes
-the first of each, and trains the four variants one after the other, with one seed. What is finished is not run again. The
+reads DIR/wikiann/en/{train,dev}.iob2.gz and DIR/wikiann/ru/{train,test}.iob2.gz, shuffles the sentences by
+random.Random(1), takes the first of each, and trains the four variants one after the other, with one seed. What is finished is not run again. The
 figures go to benchmarks/results/crossner-PAIR.json and are printed as a table; every setting is chosen on source dev.
 """
 
@@ -47,9 +47,8 @@ def sample(corpora: Path, name: str, number: int, target: Path) -> Path:
 
 def machine() -> dict:
     """Where and with what a figure was measured."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     packages = ("torch", "transformers", "datasets", "accelerate", "faiss-cpu")
     return {"cpu": cpu, "python": platform.python_version(), "date": str(date.today())} | {
         name: version(name) for name in packages

@@ -1,5 +1,5 @@
-"""Protects the main job: one command trains both stages and leaves a model directory, metrics.json and pseudo labels that say what
-really happened; stages can be run alone; two processes agree with what one would do; the default command works as documented."""
+"""Protects the main job: one command trains both stages and leaves a model directory, metrics.json and pseudo labels that
+say what really happened; stages can be run alone; two processes agree with what one would do; the default command works as documented."""
 
 import json
 import os
@@ -90,11 +90,11 @@ def test_pseudo_labels_file_and_tensorboard(finished: Path):
 def test_target_stage_alone_repeats_the_run(finished: Path, backbone, tmp_path: Path, capsys):
     """The same source model and pseudo labels give the same target model."""
     output = tmp_path / "again"
-    run_crossner.main(
-        [*COMMON, "--model_name_or_path", str(backbone), "--output_dir", str(output), "--learning_rate", "3e-3"]
-        + ["--report_to", "none", "--stage", "target", "--source_model", str(finished / "source_model")]
-        + ["--pseudo_labels", str(finished / "pseudo_labels.safetensors")]
+    options = (
+        f"--output_dir {output} --model_name_or_path {backbone} --learning_rate 3e-3 --report_to none --stage target".split()
     )
+    options += ["--source_model", str(finished / "source_model"), "--pseudo_labels", str(finished / "pseudo_labels.safetensors")]
+    run_crossner.main([*COMMON, *options])
     first, second = (json.loads((path / "metrics.json").read_text()) for path in (finished, output))
     assert first["target_model"] == second["target_model"]
     assert first["pseudo_labels"] == second["pseudo_labels"]

@@ -1,5 +1,5 @@
-"""Protects the training: the loss falls and a small corpus is learnt, pseudo labels are really replaced inside compute_loss, target
-labels never reach the loss, a resumed run is the run that was never stopped, and the sampler's batches are what the loss expects."""
+"""Protects the training: the loss falls and a small corpus is learnt, pseudo labels are really replaced inside compute_loss,
+target labels never reach the loss, a resumed run is the run that was never stopped, and accumulation keeps the loss' scale."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_overfits_twenty_sentences(backbone, tokenizer, corpus, windows, tmp_pat
 
 
 def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
-    """Neighbours and prototypes vote against one wrong label among the same contexts; compute_loss must see the refined labels."""
+    """Neighbours and prototypes vote against one wrong label; compute_loss must see the refined labels."""
     labels = soft_labels(unlabeled, corpus)
     sentence = next(i for i, entities in enumerate(gold_entities(corpus)) if entities)
     begin, length, name = gold_entities(corpus)[sentence][0]
@@ -120,7 +120,7 @@ def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows
     trainer.train()
     assert labels.probabilities[cell].argmax() == right
     assert not torch.equal(before, labels.probabilities)
-    assert any(not torch.equal(a.sum(), b.sum()) for a, b in zip(seen, seen[1:], strict=False))
+    assert len({float(soft.sum((0, 1, 2))[0]) for soft in seen}) > 10
     history = trainer.denoising_callback.history
     assert [entry["epoch"] for entry in history] == list(range(6))
     assert history[2]["f1"] == history[0]["f1"] < history[-1]["f1"] == 100
