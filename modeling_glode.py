@@ -255,6 +255,9 @@ class GlodeConfig(PretrainedConfig):
         length_embedding_size, shape_embedding_size: sizes of the two span features.
         projection_size: size of the vectors that the denoiser compares.
         head_dropout: dropout on the encoder's output.
+        initializer_range: standard deviation of the head's weights at the start.
+        feature_initializer_range: that of the length and shape embeddings. At 0.02 a short training hardly gets to use case
+            and length, which are what languages share best.
         id2label: entity types; 0 is "O".
     """
 
@@ -271,6 +274,7 @@ class GlodeConfig(PretrainedConfig):
         projection_size: int = 128,
         head_dropout: float = 0.2,
         initializer_range: float = 0.02,
+        feature_initializer_range: float = 1.0,
         id2label: dict[int, str] | None = None,
         **kwargs,
     ):
@@ -284,6 +288,7 @@ class GlodeConfig(PretrainedConfig):
         self.projection_size = projection_size
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
+        self.feature_initializer_range = feature_initializer_range
         id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
         super().__init__(id2label=id2label, **kwargs)
@@ -306,7 +311,7 @@ class GlodeOutput(ModelOutput):
 
 
 class MaskedLanguageHead(nn.Module):
-    """Predicts masked tokens; the output matrix is the encoder's input embedding."""
+    """Predicts masked tokens; the output matrix is the encoder's input embedding, as a constant."""
 
     def __init__(self, size: int, vocabulary: int):
         super().__init__()
@@ -347,7 +352,10 @@ class GlodeModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            is_feature = isinstance(module, nn.Embedding)  # the encoder initialises its own
+            nn.init.normal_(
+                module.weight, std=self.config.feature_initializer_range if is_feature else self.config.initializer_range
+            )
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
             if getattr(module, "padding_idx", None) is not None:
@@ -395,7 +403,9 @@ class GlodeModel(PreTrainedModel):
         output = GlodeOutput()
         if mlm_labels is not None:
             masked = mlm_labels != -100
-            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight)
+            # Tied, but learnt through the input alone: through the output every row of the vocabulary gets a tiny gradient at
+            # every step, which Adam scales up to a full step and so moves all words, most of them never seen.
+            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight.detach())
             output["mlm_loss"] = F.cross_entropy(scores.float(), mlm_labels[masked], reduction="sum") / masked.sum().clamp(min=1)
         if first_token is not None:
             rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]

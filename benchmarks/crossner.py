@@ -3,8 +3,8 @@
     python benchmarks/crossner.py --corpora DIR --pair wikiann-en-ru
 
 reads DIR/wikiann/en/{train,dev}.iob2.gz and DIR/wikiann/ru/{train,test}.iob2.gz, shuffles the sentences by
-random.Random(1), takes the first of each, and trains the four variants one after the other, with one seed. What is finished is not run again. The
-figures go to benchmarks/results/crossner-PAIR.json and are printed as a table; every setting is chosen on source dev.
+random.Random(1), takes the first of each, and trains the four variants one after the other, with one seed. What is finished
+is not run again. The figures go to benchmarks/results/crossner-PAIR.json and are printed as a table.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """Protects the main job: one command trains both stages and leaves a model directory, metrics.json and pseudo labels that
-say what really happened; stages can be run alone; two processes agree with what one would do; the default command works as documented."""
+say what really happened; stages can be run alone; several processes work; the default command works as documented."""
 
 import json
 import os

@@ -1,0 +1,114 @@
+"""What a target-stage step costs beside the encoder: python benchmarks/step.py
+
+Alternates, on the same batches of the demo corpus with the demo backbone, (a) the whole step (collating, encoder, span head, MLM,
+denoising with a full datastore, loss, backward, clipping, optimiser) and (b) the bare encoder's forward and backward on the same
+tokens. Prints medians and their ratio, and the parts of (a); writes benchmarks/results/step.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from crossner import machine  # noqa: E402
+
+import run_crossner  # noqa: E402
+
+
+def target_trainer(options: argparse.Namespace, directory: str):
+    """A target-stage trainer on the demo, with random pseudo labels and a datastore of random unit vectors."""
+    argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed 0"
+    argv += f" --per_device_train_batch_size {options.batch_size} --max_span_length {options.length}"
+    run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
+    model = run.fresh_model()
+    labels = run.trainer(model, "source").assign_pseudo_labels(run.target)
+    trainer = run.trainer(model, "target", labels)
+    generator = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(options.datastore, run.config.projection_size, generator=generator), dim=-1)
+    types = torch.randint(0, run.config.num_labels, (options.datastore,), generator=generator)
+    denoiser = trainer.denoiser
+    denoiser.datastore.store(vectors, types)
+    for thresholds in denoiser.thresholds.values():
+        thresholds.values = torch.full_like(thresholds.values, 0.3)
+    denoiser.epoch = 2
+    trainer.state.epoch, trainer.state.max_steps = 3.0, 100
+    trainer.create_optimizer_and_scheduler(100)
+    return trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datastore", type=int, default=50_000, help="stored vectors")
+    parser.add_argument("--length", type=int, default=8, help="L, in words")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--language", default="de")
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count())
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = target_trainer(options, directory)
+        figures = measure(trainer, options.repeats)
+    figures |= {"settings": vars(options), "threads": torch.get_num_threads(), "machine": machine()}
+    for name, value in figures.items():
+        print(f"{name:24} {value}")
+    path = ROOT / "benchmarks" / "results" / "step.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(trainer, repeats: int) -> dict:
+    """Medians in seconds, of the whole step, the bare encoder and the parts that are timed inside the step."""
+    model, optimizer = trainer.model, trainer.optimizer
+    model.train()
+    indices = list(trainer.sampler)
+    size = trainer.args.per_device_train_batch_size * 2
+    parts: dict[str, list[float]] = {name: [] for name in ("step", "encoder", "denoiser", "optimizer", "collate")}
+    inner = trainer.denoiser.step
+
+    def timed_denoiser(*args, **kwargs):
+        start = time.perf_counter()
+        result = inner(*args, **kwargs)
+        parts["denoiser"].append(time.perf_counter() - start)
+        return result
+
+    trainer.denoiser.step = timed_denoiser
+    for repeat in range(repeats + 1):
+        chosen = indices[(repeat * size) % len(indices) :][:size]
+        start = time.perf_counter()
+        batch = trainer.data_collator(trainer.train_dataset.__getitems__(chosen))
+        collated = time.perf_counter()
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        trainer.compute_loss(model, dict(batch)).backward()
+        computed = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        end = time.perf_counter()
+        model.encoder(**tokens).last_hidden_state.sum().backward()
+        encoder = time.perf_counter() - end
+        optimizer.zero_grad()
+        for name, seconds in (
+            ("step", end - start),
+            ("encoder", encoder),
+            ("collate", collated - start),
+            ("optimizer", end - computed),
+        ):
+            parts[name].append(seconds)
+    medians = {name: statistics.median(values[1:]) for name, values in parts.items()}
+    shares = [1 - encoder / step for step, encoder in zip(parts["step"][1:], parts["encoder"][1:], strict=True)]
+    medians |= {"step / encoder": medians["step"] / medians["encoder"], "share beside encoder": statistics.median(shares)}
+    return {name: round(value, 4) for name, value in medians.items()}
+
+
+if __name__ == "__main__":
+    main()
