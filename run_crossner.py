@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import faiss
 import torch
 import yaml
 from datasets import Dataset
@@ -520,9 +521,20 @@ def _check_writable(directory: Path) -> None:
         raise InputError(f"--output_dir {directory} cannot be written ({error.strerror}). Choose another directory.") from error
 
 
+def use_all_cores() -> None:
+    """Give a process its share of the cores: `accelerate launch` and `torchrun` limit each to one thread by themselves."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "LOCAL_WORLD_SIZE" in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+
+
 def main(argv: list[str]) -> None:
     """Run the stages that the arguments ask for."""
     arguments = parse_arguments(argv)
+    use_all_cores()
     run = Run(*arguments)
     if run.run.stage == "target" and not run.run.source_model and not run.run.pseudo_labels:
         raise InputError("--stage target needs --source_model or --pseudo_labels.")

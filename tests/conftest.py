@@ -86,3 +86,10 @@ def backbone(tokenizer, tmp_path_factory) -> Path:
     AutoModel.from_config(tiny_encoder_config("xlm-roberta", len(tokenizer))).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def datasets_cache(tmp_path, monkeypatch) -> Path:
+    """A cache of `datasets` for this test alone."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    return tmp_path / "datasets"
