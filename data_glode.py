@@ -7,6 +7,7 @@ Features are the windows of `encode_words`; a batch is a dictionary of named ten
 import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def encode_tags(number: int, entities: Iterable[tuple[int, int, str]], scheme: s
 
 
 def _open(path: Path):
-    return gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig")
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -116,12 +117,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with _open(path) as file:
             for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file. Check the path.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}, after line {number}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
-    except (OSError, EOFError) as error:
+        raise InputError(f"{path}, line {number}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
 
 
@@ -157,11 +158,15 @@ def read_columns(path: Path) -> Iterator[dict]:
 
 
 def _scheme_of(path: Path, tags: dict[str, int]) -> str:
-    try:
-        return detect_scheme(tags)
-    except InputError as error:
-        wrong = next((number for tag, number in tags.items() if repr(tag) in str(error)), 1)
-        raise InputError(f"{path}, line {wrong}: {error}") from None
+    """The scheme of the tags, given with the line where each occurs first; the error names the first line that does not fit."""
+    seen, scheme = [], "IO"
+    for tag, number in tags.items():
+        seen.append(tag)
+        try:
+            scheme = detect_scheme(seen)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+    return scheme
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:
@@ -277,7 +282,7 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
         raw = load_dataset(name, language)
     except Exception as error:  # the Hub client raises a dozen unrelated classes here, each a reason the user must see
         raise InputError(
-            f"data set {name!r} ({language}) cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:200]}. "
+            f"data set {name!r} ({language}) cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:200]}. "
             "Check the name, the language and the connection to the Hub (HF_ENDPOINT, HF_TOKEN), or give files: "
             "--source_train, --target_unlabeled."
         ) from error
@@ -286,7 +291,9 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
         raise InputError(f"data set {name!r} has the columns {sorted(columns)}; expected `tokens` and `ner_tags`.")
     feature = columns["ner_tags"].feature
     names = feature.names if hasattr(feature, "names") else None
-    scheme = detect_scheme(names) if names else "IOB"
+    if names is None and feature.dtype != "string":
+        raise InputError(f"data set {name!r}: `ner_tags` are numbers without names. Give files instead: --source_train.")
+    scheme = detect_scheme(names or {tag for part in raw.values() for tags in part["ner_tags"] for tag in tags})
 
     def convert(row: dict) -> dict:
         tags = [names[i] for i in row["ner_tags"]] if names else row["ner_tags"]

