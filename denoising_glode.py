@@ -329,7 +329,9 @@ class Denoiser:
                 side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
             towards += side_towards
         if beta is not None:
-            soft[valid] = refine(soft[valid], towards, beta)
+            # Once an epoch, also where the sampler shows a sentence more often.
+            due = (self.pseudo_labels.refined_in[window] != self.epoch)[:, None, None].expand_as(valid)[valid]
+            soft[valid] = torch.where(due[:, None], refine(soft[valid], towards, beta), soft[valid])
             self.pseudo_labels.write(window, own_start, soft, self.epoch)
         if "local" in self.sides:
             self.datastore.collect(*gold, draw=(step, self.rank, 0))

@@ -236,7 +236,8 @@ class SpanLinear(nn.Module):
             [batch, words, length, out].
         """
         to_first, to_last, to_length, to_shape = self.linear.weight.split(self.blocks, dim=1)
-        shapes = F.embedding(word_shapes, F.linear(shape, to_shape)).cumsum(1)
+        exact = torch.promote_types(shape.dtype, torch.float32)  # a sum over a whole text, of which only differences count
+        shapes = F.embedding(word_shapes, F.linear(shape, to_shape)).cumsum(1, dtype=exact)
         start = F.linear(first, to_first, self.linear.bias) - F.pad(shapes, (0, 0, 1, -1))
         end = F.linear(last, to_last) + shapes
         return start[:, :, None] + shifted(end, length.shape[0]) + F.linear(length, to_length)
@@ -409,7 +410,8 @@ class GlodeModel(PreTrainedModel):
             output["mlm_loss"] = F.cross_entropy(scores.float(), mlm_labels[masked], reduction="sum") / masked.sum().clamp(min=1)
         if first_token is not None:
             rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
-            hidden = self.dropout(hidden)
+            # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
+            hidden = self.dropout(F.layer_norm(hidden, hidden.shape[-1:]))
             features = (
                 hidden[rows, first_token],
                 hidden[rows, last_token],

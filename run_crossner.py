@@ -364,16 +364,16 @@ class Run:
         corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
-        embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE
         console.print(f"[bold]corpus[/]    {corpus}: {sizes}")
         console.print(f"[bold]backbone[/]  {self.path}")
         console.print(
             f"[bold]settings[/]  {self.run.config or 'defaults, which are those of the paper'}; results go to {self.output}"
         )
         if demo:
-            console.print("[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus")
-        if embedded:
-            console.print("[bold]your own[/]  --model_name_or_path for the backbone")
+            console.print(
+                "[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,"
+            )
+            console.print("          --model_name_or_path for the backbone; --help explains all arguments")
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)

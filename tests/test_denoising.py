@@ -1,5 +1,6 @@
 """Protects the method: every equation of GLoDe (1, 2, 4, 6-11) equals a reference written from the formulas as loops over plain
-lists, the denoiser as a whole equals that reference step by step, alone and as two processes, and its state survives a checkpoint."""
+lists, the denoiser as a whole equals that reference step by step, two processes equal one with the joint batch, and the state
+survives a checkpoint."""
 
 import math
 import random
@@ -352,8 +353,6 @@ def test_eq_8_thresholds(seed: int):
             for sims, label, ok in zip(similarity, labels, valid, strict=True):
                 if ok:
                     seen[label].append(sims[label])
-        before = thresholds.values.clone()
-        assert before.tolist() == thresholds.values.tolist()
         thresholds.set()
         expected = [sum(values) / len(values) if values else old for values, old in zip(seen, expected, strict=True)]
         assert math.isinf(expected[1])
@@ -628,11 +627,11 @@ def test_prune_overlaps(seed: int):
 # ------------------------------------------------------------------------------------------------------- the denoiser as a whole
 
 TYPES, SIZE, LENGTH = 3, 6, 2
-OPTIONS = {"decay": 0.9, "neighbors": 7, "local_threshold_scale": 0.9, "outside_share": 1.0}
+OPTIONS = {"decay": 0.9, "neighbors": 7, "local_threshold_scale": 0.8731, "outside_share": 1.0}
 
 
 class Material:
-    """A target corpus with random soft labels, and random batches of it in the form of `Denoiser.step` and of `Reference.step`."""
+    """A target corpus with random soft labels, and random batches of it for both `Denoiser.step` and `Reference.step`."""
 
     def __init__(self, seed: int, windows: int = 6):
         self.rng = random.Random(seed)
@@ -709,7 +708,7 @@ def test_the_denoiser_equals_the_reference(seed: int, normalize: bool, denoising
         if epoch == 1:
             assert reference.soft == before
     moved = sum(reference.soft[span] != before[span] for span in before)
-    assert 0 < moved
+    assert moved > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
