@@ -24,6 +24,7 @@ DEMO_BACKBONE = "e5-small"
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _MOST_PROBABLE = 30_000
+_VERSION = b"1"  # of what is written: another version is another directory
 
 
 def demo_languages() -> list[str]:
@@ -59,7 +60,7 @@ def convert_e5(cache_directory: str | os.PathLike, texts: Iterable[str] | None =
         single = [i for i, piece in enumerate(pieces) if len(piece.lstrip("▁")) <= 1 or piece in _SPECIAL]
         probable = np.argsort(-np.asarray(scores), kind="stable")[:_MOST_PROBABLE]
         kept = np.unique(np.concatenate([single, probable, *map(np.asarray, used)]).astype(np.int64))
-    name = hashlib.sha256(kept.tobytes() + source.read_bytes()[:4096]).hexdigest()[:12]
+    name = hashlib.sha256(_VERSION + kept.tobytes() + source.read_bytes()[:4096]).hexdigest()[:12]
     target = Path(cache_directory) / f"multilingual-e5-small-{len(kept)}-{name}"
     if not (target / "config.json").is_file():
         tokenizer = _tokenizer([pieces[i] for i in kept], [scores[i] for i in kept])
@@ -85,7 +86,10 @@ def _tokenizer(pieces: list[str], scores: list[float]) -> PreTrainedTokenizerFas
     loaded again."""
     tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=pieces.index("<unk>")))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    # A word of a script without spaces is one character, and no word start: with the mark it would be two tokens, which the
+    # encoder has hardly ever seen in its training on running text.
+    unmarked = pre_tokenizers.Split(Regex(r"▁(?=[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}])"), "removed")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(), unmarked])
     tokenizer.decoder = decoders.Metaspace()
     ends = [(piece, pieces.index(piece)) for piece in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -256,9 +256,8 @@ class GlodeConfig(PretrainedConfig):
         length_embedding_size, shape_embedding_size: sizes of the two span features.
         projection_size: size of the vectors that the denoiser compares.
         head_dropout: dropout on the encoder's output.
-        initializer_range: standard deviation of the head's weights at the start.
-        feature_initializer_range: that of the length and shape embeddings. At 0.02 a short training hardly gets to use case
-            and length, which are what languages share best.
+        initializer_range: standard deviation of the head's weights at the start, and of the length and shape embeddings. Larger
+            features would shout down the encoder: case and length do not carry over to every script.
         id2label: entity types; 0 is "O".
     """
 
@@ -275,7 +274,6 @@ class GlodeConfig(PretrainedConfig):
         projection_size: int = 128,
         head_dropout: float = 0.2,
         initializer_range: float = 0.02,
-        feature_initializer_range: float = 1.0,
         id2label: dict[int, str] | None = None,
         **kwargs,
     ):
@@ -289,7 +287,6 @@ class GlodeConfig(PretrainedConfig):
         self.projection_size = projection_size
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
-        self.feature_initializer_range = feature_initializer_range
         id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
         super().__init__(id2label=id2label, **kwargs)
@@ -353,10 +350,7 @@ class GlodeModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            is_feature = isinstance(module, nn.Embedding)  # the encoder initialises its own
-            nn.init.normal_(
-                module.weight, std=self.config.feature_initializer_range if is_feature else self.config.initializer_range
-            )
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
             if getattr(module, "padding_idx", None) is not None:
@@ -420,7 +414,8 @@ class GlodeModel(PreTrainedModel):
             )
             output["logits"] = self.classifier(*features, word_shapes).float()
             if return_projection:
-                output["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
+                with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector.linear.weight.requires_grad):
+                    output["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
         if labels is not None:
             output["loss"] = F.cross_entropy(output.logits.flatten(0, 2), labels.flatten())
         return output if return_dict else output.to_tuple()

@@ -37,7 +37,11 @@ class GlodeTrainingArguments(TrainingArguments):
     """The method's settings, beside those of every Trainer. Defaults are the paper's."""
 
     output_dir: str = field(default="glode-model", metadata={"help": "Where the model, checkpoints and metrics.json go."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate, for all parameters."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the span head and the MLM head. Default: learning_rate, as in the paper."},
+    )
     num_train_epochs: float = field(
         default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."}
     )
@@ -238,6 +242,17 @@ class GlodeTrainer(Trainer):
         """A micro-batch holds the source windows and as many target windows."""
         batch_size = self._train_batch_size + self.target_batch_size
         return self._get_dataloader(self.train_dataset, "Training", batch_size, self._get_train_sampler, is_training=True)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """The head's parameters get `head_learning_rate`; everything else is the Trainer's."""
+        optimizer = super().create_optimizer(model)
+        if self.args.head_learning_rate is not None:
+            encoder = {id(parameter) for parameter in self.model.encoder.parameters()}
+            for group in list(optimizer.param_groups):
+                head = [parameter for parameter in group["params"] if id(parameter) not in encoder]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
+                optimizer.add_param_group({**group, "params": head, "lr": self.args.head_learning_rate})
+        return optimizer
 
     # --------------------------------------------------------------------------------------------------------------- loss
 

@@ -242,3 +242,16 @@ def test_accumulation_does_not_change_the_scale_of_the_loss(backbone, tokenizer,
     whole.compute_loss(reference, next(iter(whole.get_train_dataloader()))).backward()
     expected = torch.stack([p.grad.norm() for p in reference.parameters() if p.grad is not None]).norm()
     assert norm == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_head_has_its_own_learning_rate(backbone, tokenizer, windows, tmp_path):
+    options = {"learning_rate": 1e-3, "head_learning_rate": 5e-3, "num_train_epochs": 1, "warmup_steps": 0}
+    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, **options), tokenizer, source=windows)
+    trainer.train()
+    groups = trainer.optimizer.param_groups
+    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    assert sum(len(group["params"]) for group in groups) == len(trained)
+    rates = {id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            assert rates[id(parameter)] == (1e-3 if name.startswith("encoder.") else 5e-3), name
