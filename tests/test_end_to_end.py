@@ -128,8 +128,17 @@ def test_the_default_command(tmp_path: Path):
     """`accelerate launch run_crossner.py --target_lang zh`, on the embedded encoder, shortened."""
     output = tmp_path / "model"
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "run_crossner.py", "--target_lang", "zh"]
-    command += ["--output_dir", str(output), "--max_source_samples", "96", "--max_target_samples", "48", "--disable_tqdm", "true"]
-    command += ["--num_train_epochs", "3", "--source_num_train_epochs", "3", "--model_cache", str(tmp_path / "cache")]
+    command += [
+        "--output_dir",
+        str(output),
+        "--max_source_samples",
+        "160",
+        "--max_target_samples",
+        "48",
+        "--disable_tqdm",
+        "true",
+    ]
+    command += ["--num_train_epochs", "1", "--source_num_train_epochs", "4", "--model_cache", str(tmp_path / "cache")]
     env = {**environment(tmp_path), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
