@@ -172,11 +172,12 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
 
 
 def _value_of(argv: list[str], option: str) -> str | None:
+    """The value of an option, which the parser also takes with dashes for underscores (--source-train)."""
     for position, part in enumerate(argv):
-        if part.startswith(f"{option}="):
-            return part.partition("=")[2]
-        if part == option:
-            return argv[position + 1] if position + 1 < len(argv) else None
+        name, equals, value = part.partition("=")
+        if name.replace("-", "_") != option.replace("-", "_"):
+            continue
+        return value if equals else next(iter(argv[position + 1 :]), None)
     return None
 
 
@@ -236,6 +237,11 @@ def load_corpora(arguments: DataArguments) -> Corpora:
 
 
 def _use_demo(data: DataArguments) -> None:
+    for name in ("source_dev", "source_test", "target_test"):
+        if getattr(data, name):
+            raise InputError(
+                f"--{name} is given without a corpus to train on. Give --source_train and --target_unlabeled as well."
+            )
     if data.target_lang not in demo_languages():
         raise InputError(
             f"the demo corpus has no text in {data.target_lang!r}; it has {', '.join(demo_languages())}. For other languages "

@@ -362,3 +362,18 @@ def test_the_hub_cannot_be_reached_for_the_data(command: Command):
 def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
     line = run_for_real(command, model_name_or_path="FacebookAI/xlm-roberta-base")
     assert "'FacebookAI/xlm-roberta-base'" in line and "HF_ENDPOINT" in line and "local directory" in line
+
+
+@pytest.mark.parametrize("option", ["--source-train", "--source_train"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
+    given = [f"{option}=a.iob2"] if joined else [option, "a.iob2"]
+    data, _, training, run = run_crossner.parse_arguments(["--target_lang", "de", *given])
+    assert (data.source_train, run.config, training.learning_rate) == ("a.iob2", None, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["source_dev", "source_test", "target_test"])
+def test_the_demo_does_not_swallow_a_given_file(name: str):
+    data = run_crossner.DataArguments(target_lang="de", **{name: "mine.iob2"})
+    with pytest.raises(InputError, match=f"--{name} is given without"):
+        run_crossner.load_corpora(data)
