@@ -144,17 +144,32 @@ class Datastore:
 
     While an epoch runs, every entity span and a share of the O spans are collected; `rebuild` makes the index of them.
 
+    The search is exact up to `exact_size` vectors. Beyond, an inverted-file index looks into the nearest cells only: the
+    smallest power of two of them that finds 95 % of the neighbours of a sample of stored vectors. `recall` is what was
+    measured; where it would take more than a quarter of the cells, the search stays exact.
+
     Args:
+        neighbors: K.
         outside_share: the share of O spans that is kept.
         capacity: the most vectors that are stored; where more were collected, a uniform sample.
+        exact_size: the most vectors that are searched exactly.
     """
 
-    def __init__(self, types: int, size: int, outside_share: float = 0.03, capacity: int = 200_000, seed: int = 0):
-        self.number_of_types, self.size = types, size
-        self.outside_share, self.capacity, self.seed = outside_share, capacity, seed
+    def __init__(
+        self,
+        types: int,
+        size: int,
+        neighbors: int = 300,
+        outside_share: float = 0.03,
+        capacity: int = 200_000,
+        exact_size: int = 20_000,
+        seed: int = 0,
+    ):
+        self.number_of_types, self.size, self.neighbors = types, size, neighbors
+        self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
         self.vectors, self.types = torch.empty(0, size), torch.empty(0, dtype=torch.long)
         self.collected: list[tuple[Tensor, Tensor]] = []
-        self.index = None
+        self.index, self.recall = None, 1.0
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -181,24 +196,52 @@ class Datastore:
     def store(self, vectors: Tensor, types: Tensor) -> None:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
         self.vectors, self.types = vectors, types
-        self.index = faiss.IndexFlatIP(self.size)
-        if torch.cuda.is_available() and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), self.index)
-        self.index.add(np.ascontiguousarray(vectors.numpy(force=True)))
+        stored = np.ascontiguousarray(vectors.numpy(force=True))
+        self.index, self.recall = _on_device(faiss.IndexFlatIP(self.size)), 1.0
+        self.index.add(stored)
+        if len(stored) > self.exact_size:
+            self.index, self.recall = self._approximate(stored, self.index)
 
-    def similarity(self, vectors: Tensor, neighbors: int) -> Tensor:
-        """Eq. 9: the share of each type among the nearest `neighbors` stored vectors (all, where there are fewer).
+    def _approximate(self, stored: np.ndarray, exact: faiss.Index) -> tuple[faiss.Index, float]:
+        """An inverted-file index of the stored vectors and its recall against the exact one."""
+        cells = 2 * int(len(stored) ** 0.5)
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.size), self.size, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.max_points_per_centroid = 50
+        index.train(stored)
+        index = _on_device(index)
+        index.add(stored)
+        sample = stored[:: max(1, len(stored) // 512)]
+        neighbors = min(self.neighbors, len(stored))
+        least = exact.search(sample, neighbors)[0][:, -1:]  # by similarity, for equal vectors may stand for each other
+        for probes in (2**i for i in range(cells.bit_length() - 2)):
+            index.nprobe = probes
+            recall = float((index.search(sample, neighbors)[0] >= least - 1e-6).mean())
+            if recall >= 0.95:
+                return index, recall
+        return exact, 1.0  # vectors without clusters: looking into most cells costs more than the exact search
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Eq. 9: the share of each type among the nearest K stored vectors (all, where there are fewer).
 
         [spans, D] -> [spans, types]; zeros while nothing is stored.
         """
         shares = torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
-        neighbors = min(neighbors, len(self))
+        neighbors = min(self.neighbors, len(self))
         if neighbors and len(vectors):
             queries = np.ascontiguousarray(vectors.float().numpy(force=True))
             found = torch.from_numpy(self.index.search(queries, neighbors)[1]).to(self.types.device)
-            types = self.types[found].to(vectors.device)
-            shares.scatter_add_(1, types, torch.full_like(types, 1, dtype=vectors.dtype) / neighbors)
+            hit = found >= 0  # the cells that were looked into may hold fewer than K
+            types = self.types[found.clamp(min=0)].to(vectors.device)
+            hit = hit.to(shares)
+            shares.scatter_add_(1, types, hit / hit.sum(1, keepdim=True).clamp(min=1))
         return shares
+
+
+def _on_device(index: faiss.Index) -> faiss.Index:
+    """The index on this process' GPU, where FAISS has been built for one."""
+    if torch.cuda.is_available() and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), index)
+    return index
 
 
 def _gather_uneven(tensor: Tensor, gather: Gather) -> Tensor:
@@ -265,6 +308,7 @@ class Denoiser:
         normalize_directions: bool = False,
         outside_share: float = 0.03,
         capacity: int = 200_000,
+        exact_size: int = 20_000,
         seed: int = 0,
         gather: Gather = alone,
         rank: int = 0,
@@ -272,10 +316,10 @@ class Denoiser:
         device, types = pseudo_labels.probabilities.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
         self.prototypes = Prototypes(types, size, decay, device)
-        self.datastore = Datastore(types, size, outside_share, capacity, seed)
+        self.datastore = Datastore(types, size, neighbors, outside_share, capacity, exact_size, seed)
         self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
         self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
-        self.multiple, self.neighbors = directions == "multiple", neighbors
+        self.multiple = directions == "multiple"
         self.local_threshold_scale, self.normalize_directions = local_threshold_scale, normalize_directions
         self.gather, self.rank = gather, rank
         self.epoch = 0
@@ -320,7 +364,7 @@ class Denoiser:
             if side == "global":
                 similarity, scale = self.prototypes.similarity(queries), 1.0
             else:
-                similarity, scale = self.datastore.similarity(queries, self.neighbors), self.local_threshold_scale
+                similarity, scale = self.datastore.similarity(queries), self.local_threshold_scale
                 if not len(self.datastore):
                     continue
             self.thresholds[side].add(similarity, types, torch.ones_like(types, dtype=torch.bool))

@@ -92,11 +92,18 @@ class GlodeTrainingArguments(TrainingArguments):
     beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
     datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
     datastore_size: int = field(default=200_000, metadata={"help": "The most span vectors that the datastore holds."})
+    datastore_exact_size: int = field(
+        default=20_000, metadata={"help": "Beyond so many vectors the search is approximate; its recall is logged."}
+    )
     mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
     mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
     source_mlm: str = field(
         default="on",
         metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]},
+    )
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Keep the encoder's word embeddings as they are; for little text and large rates."},
     )
     loss_reduction: str = field(
         default="span",
@@ -149,6 +156,8 @@ class DenoisingCallback(TrainerCallback):
             entry = {"epoch": epoch} | self.trainer.pseudo_label_report(self.references)
             self.history.append(entry)
             logs = {f"pseudo_labels_{name}": value for name, value in entry.items() if isinstance(value, float)}
+            store = self.trainer.denoiser.datastore
+            logs |= {"datastore_size": len(store), "datastore_recall": store.recall}
             self.trainer.log(logs)
 
 
@@ -191,6 +200,7 @@ class GlodeTrainer(Trainer):
         # What gets no gradient must not ask for one: several processes would wait for it.
         model.mlm_head.requires_grad_(mlm)
         model.projector.requires_grad_(args.train_projection and pseudo_labels is not None)
+        model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
         collator = GlodeCollator(
             processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed
         )
@@ -219,6 +229,7 @@ class GlodeTrainer(Trainer):
                 normalize_directions=args.normalize_directions,
                 outside_share=args.datastore_outside_share,
                 capacity=args.datastore_size,
+                exact_size=args.datastore_exact_size,
                 seed=args.seed,
                 gather=lambda tensor: self.accelerator.gather(tensor[None]),
                 rank=self.accelerator.process_index,

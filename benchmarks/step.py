@@ -6,6 +6,7 @@ tokens. Prints medians and their ratio, and the parts of (a); writes benchmarks/
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -26,17 +26,17 @@ import run_crossner  # noqa: E402
 
 
 def target_trainer(options: argparse.Namespace, directory: str):
-    """A target-stage trainer on the demo, with random pseudo labels and a datastore of random unit vectors."""
+    """A target-stage trainer on the demo, with untrained pseudo labels and a datastore of the corpora's own span vectors."""
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed 0"
     argv += f" --per_device_train_batch_size {options.batch_size} --max_span_length {options.length}"
     run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
     model = run.fresh_model()
     labels = run.trainer(model, "source").assign_pseudo_labels(run.target)
     trainer = run.trainer(model, "target", labels)
-    generator = torch.Generator().manual_seed(0)
-    vectors = F.normalize(torch.randn(options.datastore, run.config.projection_size, generator=generator), dim=-1)
-    types = torch.randint(0, run.config.num_labels, (options.datastore,), generator=generator)
+    vectors = span_vectors(trainer, options.datastore)
+    types = torch.randint(0, run.config.num_labels, (options.datastore,), generator=torch.Generator().manual_seed(0))
     denoiser = trainer.denoiser
+    denoiser.datastore.exact_size = options.exact_size
     denoiser.datastore.store(vectors, types)
     for thresholds in denoiser.thresholds.values():
         thresholds.values = torch.full_like(thresholds.values, 0.3)
@@ -46,9 +46,30 @@ def target_trainer(options: argparse.Namespace, directory: str):
     return trainer
 
 
+@torch.no_grad()
+def span_vectors(trainer, number: int) -> torch.Tensor:
+    """Projections of spans of both corpora as the denoiser collects them, pass after pass."""
+    size, found, count = 2 * trainer.args.per_device_train_batch_size, [], 0
+    trainer.model.train()
+    for epoch in itertools.count():
+        trainer.sampler.set_epoch(epoch)
+        indices = list(trainer.sampler)
+        for at in range(0, len(indices), size):
+            batch = trainer.data_collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
+            names = ("first_token", "last_token", "word_shapes")
+            rows = len(batch["first_token"])
+            tokens = {name: batch[name][:rows] for name in ("input_ids", "attention_mask")}
+            projection = trainer.model(**tokens, **{name: batch[name] for name in names}, return_projection=True).projection
+            found.append(projection[batch["span_mask"]])
+            count += len(found[-1])
+            if count >= number:
+                return torch.cat(found)[:number]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datastore", type=int, default=50_000, help="stored vectors")
+    parser.add_argument("--exact_size", type=int, default=20_000, help="beyond so many vectors the search is approximate")
     parser.add_argument("--length", type=int, default=8, help="L, in words")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--language", default="de")
@@ -58,6 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer = target_trainer(options, directory)
         figures = measure(trainer, options.repeats)
+        figures["recall of the search"] = round(trainer.denoiser.datastore.recall, 4)
     figures |= {"settings": vars(options), "threads": torch.get_num_threads(), "machine": machine()}
     for name, value in figures.items():
         print(f"{name:24} {value}")

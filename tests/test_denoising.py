@@ -426,20 +426,18 @@ def test_eq_9_is_the_share_among_the_nearest(seed: int, neighbors: int):
     types, size = rng.randint(2, 5), 6
     stored = [(random_unit(rng, size), rng.randrange(types)) for _ in range(rng.randint(1, 60))]
     queries = [random_unit(rng, size) for _ in range(10)]
-    datastore = Datastore(types, size)
+    datastore = Datastore(types, size, neighbors)
     datastore.store(torch.tensor([v for v, _ in stored]), torch.tensor([c for _, c in stored]))
     assert len(datastore) == len(stored)
-    assert_near(
-        datastore.similarity(double(queries), neighbors), [neighbour_shares(q, stored, neighbors, types) for q in queries]
-    )
+    assert_near(datastore.similarity(double(queries)), [neighbour_shares(q, stored, neighbors, types) for q in queries])
 
 
 def test_eq_9_of_an_empty_datastore_is_zero():
     datastore = Datastore(3, 4)
-    assert datastore.similarity(torch.ones(2, 4), 300).tolist() == [[0.0] * 3] * 2
+    assert datastore.similarity(torch.ones(2, 4)).tolist() == [[0.0] * 3] * 2
     datastore.rebuild(1)
-    assert datastore.similarity(torch.ones(2, 4), 300).tolist() == [[0.0] * 3] * 2
-    assert datastore.similarity(torch.ones(0, 4), 300).shape == (0, 3)
+    assert datastore.similarity(torch.ones(2, 4)).tolist() == [[0.0] * 3] * 2
+    assert datastore.similarity(torch.ones(0, 4)).shape == (0, 3)
 
 
 def numbered(number: int) -> Tensor:
@@ -452,7 +450,7 @@ def test_the_datastore_keeps_entities_and_a_share_of_the_rest():
     rng = random.Random(0)
     types = torch.tensor([rng.choice([0, 0, 0, 1, 2]) for _ in range(number)])
     valid = torch.tensor([rng.random() < 0.9 for _ in range(number)])
-    datastore = Datastore(3, 2, share, seed=1)
+    datastore = Datastore(3, 2, outside_share=share, seed=1)
     datastore.collect(numbered(number), types, valid, draw=(5, 0, 1))
     assert len(datastore) == 0  # what is collected is stored at the next rebuild
     datastore.rebuild(1)
@@ -464,7 +462,7 @@ def test_the_datastore_keeps_entities_and_a_share_of_the_rest():
     assert abs(int((datastore.types == 0).sum()) - share * outside) < 4 * math.sqrt(share * (1 - share) * outside)
 
     def again(seed: int, draw: tuple) -> list[int]:
-        other = Datastore(3, 2, share, seed=seed)
+        other = Datastore(3, 2, outside_share=share, seed=seed)
         other.collect(numbered(number), types, valid, draw=draw)
         other.rebuild(1)
         return other.vectors[:, 0].long().tolist()
