@@ -9,6 +9,7 @@ A span is (first word b, length l in words), 1 <= l <= L = `config.max_span_leng
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, TokenClassificationPipeline
 from transformers.modeling_outputs import ModelOutput
 
 
@@ -246,6 +247,10 @@ class SpanLinear(nn.Module):
 # --------------------------------------------------------------------------------------------------------------- model
 
 
+# Every saved configuration says which pipeline serves the model.
+_CUSTOM_PIPELINES = {"token-classification": {"impl": "modeling_glode.GlodePipeline", "pt": ["AutoModel"], "type": "text"}}
+
+
 class GlodeConfig(PretrainedConfig):
     """Configuration of a [`GlodeModel`].
 
@@ -289,6 +294,7 @@ class GlodeConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
+        kwargs.setdefault("custom_pipelines", _CUSTOM_PIPELINES)
         super().__init__(id2label=id2label, **kwargs)
 
 
@@ -421,8 +427,24 @@ class GlodeModel(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
+    def find_entities(self, batch: dict[str, Tensor], threshold: float = 0.0, nested: bool = False) -> list[list[tuple]]:
+        """The entities (first word, length, type, score) of each window of a batch of [`collate_windows`]; words count from the
+        window's first."""
+        own = [batch[name] for name in ("number_of_words", "own_start", "own_end")]
+        logits = self(**{name: value for name, value in batch.items() if name in _MODEL_INPUTS}).logits
+        found = [[] for _ in logits]
+        grid = span_grid(*own, *logits.shape[1:3])
+        for row, *entity in zip(*(x.tolist() for x in decode(logits, grid, threshold, nested)), strict=True):
+            found[row].append(tuple(entity))
+        return found
+
     def predict(
-        self, inputs: str | Sequence[str] | Sequence[Sequence[str]], tokenizer, batch_size: int = 32
+        self,
+        inputs: str | Sequence[str] | Sequence[Sequence[str]],
+        tokenizer,
+        batch_size: int = 32,
+        threshold: float = 0.0,
+        nested: bool = False,
     ) -> list[dict] | list[list[dict]]:
         """Find the entities of raw texts or of sentences that are already split into words.
 
@@ -430,6 +452,8 @@ class GlodeModel(PreTrainedModel):
             inputs: a text, a list of texts, or a list of word lists.
             tokenizer: the model's tokenizer.
             batch_size: windows at a time.
+            threshold: the least score of an entity.
+            nested: also return entities within entities; without it no word has two.
         Returns:
             One list of entities a text (the list itself for a single text): `entity_group`, `score`, `word`, `start`
             and `end`, which are characters for texts and words for word lists.
@@ -443,26 +467,33 @@ class GlodeModel(PreTrainedModel):
         self.eval()
         order = np.argsort([-len(ids) for ids in windows["input_ids"]], kind="stable")
         for at in range(0, len(order), batch_size):
-            chosen = order[at : at + batch_size]
-            rows = [{name: column[i] for name, column in windows.items()} for i in chosen]
-            batch = {k: v.to(self.device) for k, v in collate_windows(rows, tokenizer.pad_token_id).items()}
-            own = [batch.pop(name) for name in ("number_of_words", "own_start", "own_end")]
-            logits = self(**batch).logits
-            grid = span_grid(*own, logits.shape[1], logits.shape[2])
-            for row, *entity in zip(*(x.tolist() for x in decode(logits, grid)), strict=True):
-                found[rows[row]["sentence"]].append((entity[0] + rows[row]["first_word"], *entity[1:]))
+            rows = [{name: column[i] for name, column in windows.items()} for i in order[at : at + batch_size]]
+            batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
+            for row, entities in zip(rows, self.find_entities(batch, threshold, nested), strict=True):
+                found[row["sentence"]] += [(begin + row["first_word"], *rest) for begin, *rest in entities]
         self.train(was_training)
-        results = [
-            [self._entity(entity, text, spans) for entity in resolve(entities)]
-            for text, spans, entities in zip(texts, offsets, found, strict=True)
-        ]
+        results = []
+        for text, spans, entities in zip(texts, offsets, found, strict=True):
+            entities = resolve(entities, nested)
+            if spans is None:
+                results.append([self._named(e, " ".join(text[e[0] : e[0] + e[1]]), e[0], e[0] + e[1]) for e in entities])
+            else:
+                results.append(self.name_entities(entities, text, spans))
         return results[0] if isinstance(inputs, str) else results
 
-    def _entity(self, entity: tuple[int, int, int, float], text, spans) -> dict:
-        begin, length, label, score = entity
-        start, end = (begin, begin + length) if spans is None else (spans[begin][0], spans[begin + length - 1][1])
-        word = " ".join(text[start:end]) if spans is None else text[start:end]
-        return {"entity_group": self.config.id2label[label], "score": score, "word": word, "start": start, "end": end}
+    def name_entities(self, entities: Sequence[tuple], text: str, offsets: Sequence[tuple[int, int]]) -> list[dict]:
+        """(first word, length, type, score) -> what pipelines return, for a text and the character offsets of its words."""
+        named = []
+        for entity in entities:
+            start, end = offsets[entity[0]][0], offsets[entity[0] + entity[1] - 1][1]
+            named.append(self._named(entity, text[start:end], start, end))
+        return named
+
+    def _named(self, entity: tuple, word: str, start: int, end: int) -> dict:
+        return {"entity_group": self.config.id2label[entity[2]], "score": entity[3], "word": word, "start": start, "end": end}
+
+
+_MODEL_INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
 
 
 def _drop_pooler(encoder: nn.Module) -> None:
@@ -535,29 +566,113 @@ def _best_overlapping(values: Tensor) -> Tensor:
     return shifted(word[:, :, None], length)[..., 0].cummax(2).values
 
 
-def decode(logits: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Entities without overlap, by greedy highest probability.
+def decode(
+    logits: Tensor, grid: Tensor, threshold: float = 0.0, nested: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Entities by greedy highest probability, without overlap.
 
     Args:
         logits: [batch, words, length, types].
         grid: bool [batch, words, length], see [`span_grid`].
+        threshold: the least probability.
+        nested: return every entity, overlapping or not; [`resolve`] takes care of those that cross.
     Returns:
         Five tensors [entities]: row of the batch, first word, length in words, type, probability.
     """
     score, label = logits.softmax(-1).max(-1)
-    row, begin, length = select_spans(score, grid & (label != 0)).nonzero(as_tuple=True)
+    entities = grid & (label != 0) & (score >= threshold)
+    row, begin, length = (entities if nested else select_spans(score, entities)).nonzero(as_tuple=True)
     return row, begin, length + 1, label[row, begin, length], score[row, begin, length]
 
 
-def resolve(entities: Sequence[tuple[int, int, int, float]]) -> list[tuple[int, int, int, float]]:
-    """Merge the (begin, length, type, score) entities of a sentence's windows: the best first, without overlap, in text order."""
-    chosen, taken = [], set()
+def resolve(entities: Sequence[tuple[int, int, int, float]], nested: bool = False) -> list[tuple[int, int, int, float]]:
+    """Merge the (begin, length, type, score) entities of a text's windows: the best first, in text order.
+
+    Without `nested` no word belongs to two entities; with it, entities may hold others but not cross them.
+    """
+    chosen, covering = [], defaultdict(list)  # word -> the chosen (begin, end) that hold it
     for entity in sorted(entities, key=lambda e: (-e[3], e[0], e[1])):
-        words = set(range(entity[0], entity[0] + entity[1]))
-        if not words & taken:
-            taken |= words
+        begin, end = entity[0], entity[0] + entity[1]
+        words = (begin, end - 1) if nested else range(begin, end)
+        rivals = [span for word in words for span in covering.get(word, ())]
+        if nested:  # what crosses holds either the first or the last word, but not both
+            rivals = [(a, b) for a, b in rivals if not (a <= begin and end <= b) and not (begin <= a and b <= end)]
+        if not rivals:
             chosen.append(entity)
+            for word in range(begin, end):
+                covering[word].append((begin, end))
     return sorted(chosen)
+
+
+# ------------------------------------------------------------------------------------------------------------ pipeline
+
+
+class GlodePipeline(TokenClassificationPipeline):
+    """`pipeline("token-classification", model=repo, trust_remote_code=True)`.
+
+    Returns `entity_group`, `score`, `word` (the verbatim slice), `start` and `end`, as the built-in pipeline does with an
+    aggregation strategy. Long texts are windowed; nothing is lost at the seams.
+
+    Call with `threshold` (the least score), `nested=True` (entities within entities), `ignore_labels`, or
+    `is_split_into_words=True` for lists of words, whose offsets point into the words joined by `delimiter` (" ").
+    """
+
+    def check_model_type(self, supported_models) -> None:
+        """Spans, not tokens, are classified: the list of token classifiers does not apply."""
+
+    def _sanitize_parameters(
+        self,
+        threshold=None,
+        nested=None,
+        ignore_labels=None,
+        is_split_into_words=False,
+        delimiter=None,
+        aggregation_strategy=None,
+    ):
+        # Spans are aggregated as they are: any aggregation strategy that a caller of the built-in pipeline asks for is met.
+        preprocess = {"delimiter": " " if delimiter is None else delimiter} if is_split_into_words else {}
+        forward = {name: value for name, value in (("threshold", threshold), ("nested", nested)) if value is not None}
+        postprocess = {name: value for name, value in (("nested", nested), ("ignore_labels", ignore_labels)) if value is not None}
+        return preprocess, forward, postprocess
+
+    def preprocess(self, sentence: str | Sequence[str], delimiter: str | None = None) -> Iterator[dict]:
+        if delimiter is not None:
+            if isinstance(sentence, str):
+                raise InputError("is_split_into_words=True expects a list of words, not a string.")
+            text, words = delimiter.join(sentence), list(sentence)
+            ends = np.cumsum([len(word) + len(delimiter) for word in words]) - len(delimiter)
+            offsets = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+        else:
+            if not isinstance(sentence, str):
+                raise InputError(
+                    f"expected a string, not {type(sentence).__name__}; for lists of words give is_split_into_words=True."
+                )
+            text, offsets = sentence, split_words(sentence)
+            words = [text[a:b] for a, b in offsets]
+        config = self.model.config
+        windows = encode_words([words], self.tokenizer, config.max_tokens, config.max_span_length)
+        rows = [dict(zip(windows, values, strict=True)) for values in zip(*windows.values(), strict=True)]
+        for number, row in enumerate(rows or [_EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]}]):
+            last = number == max(len(rows), 1) - 1
+            known = {"text": text, "offsets": offsets} if last else {"text": None, "offsets": None}
+            yield {"is_last": last, "first_word": row["first_word"], **known} | collate_windows(
+                [row], self.tokenizer.pad_token_id
+            )
+
+    def _forward(self, model_inputs: dict, threshold: float = 0.0, nested: bool = False) -> dict:
+        kept = {name: model_inputs.pop(name) for name in ("is_last", "first_word", "text", "offsets")}
+        found = self.model.find_entities(model_inputs, threshold, nested)
+        return {"entities": found if isinstance(kept["is_last"], list) else found[0]} | kept
+
+    def postprocess(self, all_outputs: list[dict], nested: bool = False, ignore_labels: Sequence[str] = ()) -> list[dict]:
+        entities = [(begin + window["first_word"], *rest) for window in all_outputs for begin, *rest in window["entities"]]
+        last = all_outputs[-1]
+        named = self.model.name_entities(resolve(entities, nested), last["text"], last["offsets"])
+        return [entity for entity in named if entity["entity_group"] not in ignore_labels]
+
+
+# A text without a word is one token without a span.
+_EMPTY_WINDOW = {"first_token": [0], "last_token": [0], "word_shapes": [0], "first_word": 0, "own_start": 0, "own_end": 0}
 
 
 GlodeConfig.register_for_auto_class()

@@ -47,6 +47,7 @@ from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
 from denoising_glode import PseudoLabels
 from metrics_glode import both_protocols
 from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity
+from publishing_glode import EXAMPLES, PICTURE, copy_code, open_repository, plot_pseudo_labels, publish, write_card
 from trainer_glode import GlodeTrainer, GlodeTrainingArguments
 
 logger = logging.get_logger("glode")
@@ -120,6 +121,10 @@ class RunArguments:
     source_model: str | None = field(default=None, metadata={"help": "Directory of a source model that is there already."})
     pseudo_labels: str | None = field(
         default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."}
+    )
+    license: str | None = field(default=None, metadata={"help": "The model's license, for its card, as the Hub names it."})
+    widget_examples: list[str] | None = field(
+        default=None, metadata={"help": "Sentences for the card and the widget. Default: some of ours in the target language."}
     )
     model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
 
@@ -343,6 +348,8 @@ class Run:
         self._say_what()
         label_names(self.corpora.source)  # an entity in the development set alone is not enough
         self.labels = label_names(self.corpora.source, self.corpora.dev)
+        self.last_stage = "source" if run.stage == "source" else "target"
+        self.repository = self._open_repository() if training.push_to_hub else None
         self.length = model.max_span_length or self._choose_length()
         for name in ("target", "source_test", "target_test"):
             if (corpus := getattr(self.corpora, name)) is not None:
@@ -356,6 +363,7 @@ class Run:
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
             "labels": self.labels,
             "max_span_length": self.length,
+            "unreachable": self.unreachable,
             "cost": {},
         }
 
@@ -386,7 +394,7 @@ class Run:
         return max(length, 16) if self.data.target_lang.split("-")[0] in UNSPACED_LANGUAGES else length
 
     def _say_length(self) -> None:
-        shares = {"source": unreachable_share(self.corpora.source, self.length)}
+        self.unreachable = shares = {"source": unreachable_share(self.corpora.source, self.length)}
         if self.corpora.target_test is not None:
             shares["target test"] = unreachable_share(self.corpora.target_test, self.length)
         if self.main:
@@ -400,8 +408,17 @@ class Run:
         epochs = self.training.num_train_epochs
         if stage == "source" and self.training.source_num_train_epochs is not None:
             epochs = self.training.source_num_train_epochs
+        directory = self.output / f"{stage}_checkpoints"
+        pushes = self.repository is not None and stage == self.last_stage and self.training.hub_strategy != "end"
+        if pushes and self.main:
+            copy_code(directory)  # a push in the middle of training must be loadable
+            self.write_card(directory)
         arguments = dataclasses.replace(
-            self.training, output_dir=str(self.output / f"{stage}_checkpoints"), num_train_epochs=epochs
+            self.training,
+            output_dir=str(directory),
+            num_train_epochs=epochs,
+            push_to_hub=pushes,
+            hub_model_id=self.repository,
         )
         references = gold_entities(self.corpora.target) if any(self.corpora.target["types"]) else None
         return GlodeTrainer(
@@ -497,6 +514,88 @@ class Run:
         if self.main:
             console.rule(text)
 
+    # ------------------------------------------------------------------------------------------------------- publishing
+
+    def _open_repository(self) -> str | None:
+        """The repository to push to; None where the Hub refuses now: then training goes on, and the end tries again."""
+        name = self.training.hub_model_id or self.output.name
+        try:
+            return open_repository(name, None, self.training.hub_private_repo)
+        except InputError as error:
+            logger.warning(f"{error} Training goes on without pushing; the end of the run tries again.")
+            return None
+
+    def write_card(self, directory: Path) -> None:
+        """README.md and the picture of the pseudo labels, from what is known so far."""
+        history = self.metrics.get("pseudo_labels", [])
+        if history:
+            plot_pseudo_labels(history, directory / PICTURE)
+        write_card(directory, self._card_facts(directory))
+
+    def _card_facts(self, directory: Path) -> dict:
+        data, training = self.data, self.training
+        repository = self.repository or training.hub_model_id
+        examples = self.run.widget_examples or EXAMPLES.get(data.target_lang.split("-")[0], EXAMPLES["en"])
+        scores = self.metrics.get(f"{self.last_stage}_model", {})
+        names = {"test": f"{data.target_lang} test", "dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"}
+        test = scores.get("test", {}).get("strict")
+        embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE
+        backbone = "intfloat/multilingual-e5-small" if embedded else self.model_arguments.model_name_or_path
+        public = "/" in backbone and not Path(backbone).exists()
+        demo = not (data.source_train or data.dataset_name)
+        epochs = training.num_train_epochs
+        return {
+            "model_name": (repository or self.output.resolve().name).split("/")[-1],
+            "repo": repository or str(self.output),
+            "license": self.run.license,
+            "base_model": backbone if public else None,
+            "backbone": f"{backbone} (4 bits a weight, vocabulary trimmed to the corpora)" if embedded else Path(backbone).name,
+            "datasets": [data.dataset_name] if data.dataset_name else None,
+            "labels": self.labels[1:],
+            "source_lang": data.source_lang,
+            "target_lang": data.target_lang,
+            "source_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.source_train).name,
+            "target_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.target_unlabeled).name,
+            "source_sentences": len(self.corpora.source),
+            "target_sentences": len(self.corpora.target),
+            "examples": examples,
+            "example": examples[0],
+            "scores": {names[name]: values for name, values in scores.items()},
+            "test_scores": test,
+            "per_type": test and test["per_type"],
+            "unreachable": self.metrics["unreachable"].get("target test"),
+            "max_span_length": self.length,
+            "max_tokens": self.config.max_tokens,
+            "stages": self.last_stage,
+            "source_epochs": training.source_num_train_epochs or epochs,
+            "target_epochs": epochs,
+            "source_mlm": training.source_mlm == "on",
+            "denoising": training.denoising,
+            "learning_rate": training.learning_rate,
+            "batch_size": training.per_device_train_batch_size,
+            "seed": training.seed,
+            "history": bool(self.metrics.get("pseudo_labels")),
+            "history_f1": any("f1" in entry for entry in self.metrics.get("pseudo_labels", [])),
+        }
+
+    def publish(self) -> None:
+        """Finish the model's directory: card, picture, code; and push it, where asked to.
+
+        Raises:
+            InputError: the Hub cannot be reached or refuses. All files are written by then.
+        """
+        if not self.main:
+            return
+        directory = self.output if self.last_stage == "target" else self.output / "source_model"
+        copy_code(directory)
+        self.write_card(directory)
+        if self.training.push_to_hub:
+            name = self.training.hub_model_id or self.output.name
+            self.repository = self.repository or open_repository(name, None, self.training.hub_private_repo)
+            self.write_card(directory)
+            address = publish(directory, self.repository, None, self.training.hub_revision, "End of training")
+            console.print(f"[bold]pushed[/]   {address}")
+
     # ---------------------------------------------------------------------------------------------------------- reports
 
     def _scores(self, trainer: GlodeTrainer) -> dict:
@@ -570,6 +669,9 @@ def use_all_cores() -> None:
 def main(argv: list[str]) -> None:
     """Run the stages that the arguments ask for."""
     arguments = parse_arguments(argv)
+    if token := arguments[2].hub_token:
+        os.environ["HF_TOKEN"] = token  # where huggingface_hub looks, and no file of the run
+        arguments[2].hub_token = None
     use_all_cores()
     run = Run(*arguments)
     if run.run.stage == "target" and not run.run.source_model and not run.run.pseudo_labels:
@@ -582,6 +684,7 @@ def main(argv: list[str]) -> None:
     if labels is not None:
         run.target_stage(labels)
     run.report()
+    run.publish()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""From a finished run to a repository on the Hub: the model card, its picture, the files that travel with the model."""
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, create_repo, upload_folder
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from matplotlib.figure import Figure
+
+from modeling_glode import InputError
+
+ROOT = Path(__file__).parent
+CARD_TEMPLATE = ROOT / "model_card.md"
+PICTURE = "pseudo_labels.png"
+# What a repository holds; checkpoints, logs and arguments of a run stay at home.
+PUBLISHED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "modeling_glode.py",
+    "handler.py",
+    "requirements.txt",
+    "README.md",
+    "metrics.json",
+    PICTURE,
+)
+UNPUBLISHED = ("pseudo_labels.safetensors", "*_checkpoints/*", "source_model/*")
+
+# Sentences for the card and the widget, written for it: a user's own text is not published unasked.
+EXAMPLES = {
+    "ar": ["تعمل ليلى حداد في بنك النيل في القاهرة.", "سافر كريم المصري إلى باريس يوم الاثنين."],
+    "de": ["Petra Lindner arbeitet seit März bei Siemens in München.", "Der Zug aus Wien kam spät, sagte Jonas Keller."],
+    "en": ["Maria Keller works for Siemens in Munich.", "The train from Vienna was late, said John Baker."],
+    "es": ["Lucía Romero trabaja para Telefónica en Madrid.", "El tren de Sevilla llegó tarde, dijo Pablo Ortega."],
+    "fr": ["Claire Moreau travaille chez Renault à Paris.", "Le train de Lyon est arrivé en retard, a dit Paul Girard."],
+    "hi": ["अनीता शर्मा मुंबई में टाटा मोटर्स के लिए काम करती हैं।", "रवि कुमार सोमवार को दिल्ली पहुँचे।"],
+    "it": ["Giulia Ferri lavora per la Fiat a Torino.", "Il treno da Milano era in ritardo, ha detto Luca Conti."],
+    "ja": ["田中花子は東京のソニーで働いている。", "山本健は月曜日に大阪へ行った。"],
+    "ko": ["김민지는 서울의 삼성전자에서 일한다.", "박준호는 월요일에 부산에 갔다."],
+    "nl": ["Sanne de Vries werkt bij Philips in Eindhoven.", "De trein uit Utrecht was te laat, zei Bram Jansen."],
+    "pt": ["Ana Ribeiro trabalha na Petrobras no Rio de Janeiro.", "O comboio de Lisboa chegou tarde, disse Rui Alves."],
+    "ru": ["Анна Петрова работает в компании «Газпром» в Москве.", "Иван Смирнов приехал в Казань в понедельник."],
+    "tr": ["Ayşe Yılmaz İstanbul'da Arçelik için çalışıyor.", "Mehmet Kaya pazartesi günü Ankara'ya gitti."],
+    "uk": ["Олена Коваль працює в компанії «Нафтогаз» у Києві.", "Іван Бондар приїхав до Львова в понеділок."],
+    "zh": ["王丽在北京的中国银行工作。", "张伟星期一去了上海。"],
+}
+
+
+def plot_pseudo_labels(history: list[dict], path: Path) -> None:
+    """Draw confidence and, where the text has gold entities, precision, recall and F1 of the pseudo labels by epoch."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch of the target stage", ylabel="%", title="Pseudo labels of the unlabelled text")
+    epochs = [entry["epoch"] for entry in history]
+    curves = {"mean confidence": ([100 * entry["confidence"] for entry in history], ":", "0.6")}
+    for name, style, grey in (("precision", "--", "0.5"), ("recall", "-.", "0.5"), ("f1", "-", "0.0")):
+        if name in history[0]:
+            label = "F1 (all gold entities)" if name == "f1" else name
+            curves[label] = ([entry[name] for entry in history], style, grey)
+    for label, (values, style, grey) in curves.items():
+        axes.plot(epochs, values, linestyle=style, color=grey, marker="o", markersize=4, label=label)
+    axes.set_xticks(epochs)
+    axes.grid(axis="y", color="0.9")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def write_card(directory: Path, facts: dict) -> ModelCard:
+    """Write README.md from the template `model_card.md`.
+
+    Args:
+        directory: the model's directory.
+        facts: what the template asks for, see `run_crossner.Run.card_facts`.
+    Raises:
+        ValueError: the card's metadata is not what the Hub accepts.
+    """
+    results = None
+    if (test := facts["test_scores"]) is not None:
+        common = {
+            "task_type": "token-classification",
+            "task_name": "Named entity recognition",
+            "dataset_type": facts["target_name"].replace(" ", "-"),
+            "dataset_name": f"{facts['target_name']} ({facts['target_lang']} test)",
+        }
+        results = [
+            EvalResult(metric_type=name, metric_name=f"strict {name} over all gold entities", metric_value=test[name], **common)
+            for name in ("f1", "precision", "recall")
+        ]
+    data = ModelCardData(
+        language=list(dict.fromkeys([facts["target_lang"], facts["source_lang"]])),
+        license=facts["license"],
+        library_name="transformers",
+        pipeline_tag="token-classification",
+        base_model=facts["base_model"],
+        datasets=facts["datasets"],
+        tags=["glode", "named-entity-recognition", "cross-lingual", "custom_code"],
+        widget=[{"text": text, "example_title": f"{facts['target_lang']} {n}"} for n, text in enumerate(facts["examples"], 1)],
+        model_name=facts["model_name"] if results else None,
+        eval_results=results,
+        ignore_metadata_errors=False,
+    )
+    card = ModelCard.from_template(data, template_path=str(CARD_TEMPLATE), **facts)
+    card.save(directory / "README.md")
+    return card
+
+
+def copy_code(directory: Path) -> None:
+    """Put what serves the model beside it: the model's code and the endpoint's handler."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("modeling_glode.py", "handler.py"):
+        shutil.copy(ROOT / name, directory / name)
+
+
+def open_repository(name: str, token: str | None, private: bool | None) -> str:
+    """Create the repository, or find it there already.
+
+    Returns:
+        Its full name, user/name.
+    Raises:
+        InputError: the Hub cannot be reached or refuses.
+    """
+    try:
+        return create_repo(name, token=token, private=private, exist_ok=True).repo_id
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise hub_error(name, error) from None
+
+
+def publish(directory: Path, name: str, token: str | None, revision: str | None, message: str) -> str:
+    """Upload a finished model's directory.
+
+    Returns:
+        The address of the commit.
+    Raises:
+        InputError: the Hub cannot be reached or refuses.
+    """
+    try:
+        return upload_folder(
+            repo_id=name,
+            folder_path=directory,
+            token=token,
+            revision=revision,
+            commit_message=message,
+            allow_patterns=list(PUBLISHED),
+            ignore_patterns=list(UNPUBLISHED),
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise hub_error(name, error) from None
+
+
+def hub_error(name: str, error: Exception) -> InputError:
+    """What a user reads when the Hub is down or refuses."""
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{name!r} could not be pushed to the Hub: {reason} Check the connection (HF_ENDPOINT), the name "
+        "(--hub_model_id user/name) and the token (HF_TOKEN, with write permission)."
+    )
