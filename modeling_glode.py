@@ -637,8 +637,8 @@ class GlodePipeline(TokenClassificationPipeline):
 
     def preprocess(self, sentence: str | Sequence[str], delimiter: str | None = None) -> Iterator[dict]:
         if delimiter is not None:
-            if isinstance(sentence, str):
-                raise InputError("is_split_into_words=True expects a list of words, not a string.")
+            if isinstance(sentence, str) or not all(isinstance(word, str) for word in sentence):
+                raise InputError("is_split_into_words=True expects a list of words, or a list of such lists.")
             text, words = delimiter.join(sentence), list(sentence)
             ends = np.cumsum([len(word) + len(delimiter) for word in words]) - len(delimiter)
             offsets = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
