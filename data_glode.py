@@ -23,7 +23,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from modeling_glode import InputError, collate_windows, encode_words, resolve, span_grid, split_words
+from modeling_glode import InputError, collate_windows, encode_words, in_words, resolve, span_grid, split_words
 
 logger = logging.get_logger(__name__)
 
@@ -38,6 +38,7 @@ SENTENCE = Features(
 
 # ------------------------------------------------------------------------------------------------------------- schemes
 
+_VERSION = 2  # of corpora and features in the cache of `datasets`, which does not notice when the code here changes
 _PREFIXED = re.compile(r"^([BIESLUM])-(.+)$")
 
 
@@ -251,7 +252,7 @@ def load_corpus(path: str, labelled: bool) -> Dataset:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{path}: no such file. Check the path.")
-    stamp = (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size)
+    stamp = (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size, _VERSION)
     try:
         return Dataset.from_generator(
             _generate, features=SENTENCE, gen_kwargs={"path": str(path), "labelled": labelled, "stamp": stamp}
@@ -325,10 +326,10 @@ def choose_span_length(corpus: Dataset, cover: float = 0.995) -> int:
     return int(lengths[int(np.ceil(cover * len(lengths))) - 1])
 
 
-def unreachable_share(corpus: Dataset, max_span_length: int) -> float:
-    """The share of the corpus' entities that are longer than L words."""
-    lengths = np.array([n for row in corpus["lengths"] for n in row])
-    return float((lengths > max_span_length).mean()) if len(lengths) else 0.0
+def unreachable_share(corpus: Dataset, windows: Dataset, max_span_length: int) -> float:
+    """The share of the corpus' entities that the grid cannot hold: longer than L, or with a border within a unit."""
+    total = sum(map(len, corpus["types"]))
+    return 1 - sum(map(len, reachable_entities(corpus, windows, max_span_length))) / total if total else 0.0
 
 
 def build_features(
@@ -344,36 +345,56 @@ def build_features(
         labels: the types, "O" first; None leaves the corpus' entities unread.
     Returns:
         One row a window: `encode_words`' columns (`sentence` is the row in `corpus`) and, with `labels`, the entities of at
-        most L words that the window owns: `begins` (in the window), `lengths` and `types` (indices into `labels`).
+        most L units that the window owns: `begins` (in the window), `lengths` and `types` (indices into `labels`).
     """
     if labels is None:
         corpus = corpus.select_columns(["words"])
-    options = {"tokenizer": tokenizer, "max_tokens": max_tokens, "max_span_length": max_span_length}
+    options = {"tokenizer": tokenizer, "max_tokens": max_tokens, "max_span_length": max_span_length, "version": _VERSION}
     options["label_ids"] = {name: i for i, name in enumerate(labels)} if labels is not None else None
     return corpus.map(
         _features, batched=True, with_indices=True, remove_columns=corpus.column_names, fn_kwargs=options, desc="Tokenising"
     )
 
 
-def _features(batch: dict, indices: list[int], tokenizer, max_tokens: int, max_span_length: int, label_ids: dict | None) -> dict:
+def _features(
+    batch: dict, indices: list[int], tokenizer, max_tokens: int, max_span_length: int, label_ids: dict | None, version: int
+) -> dict:
     columns = encode_words(batch["words"], tokenizer, max_tokens, max_span_length)
     if label_ids is not None:
         columns |= {"begins": [], "lengths": [], "types": []}
-        for sentence, first, own_start, own_end in zip(
-            *(columns[name] for name in ("sentence", "first_word", "own_start", "own_end")), strict=True
-        ):
+        for sentence, *window in zip(*(columns[name] for name in ("sentence", "borders", "own_start", "own_end")), strict=True):
             entities = zip(*(batch[name][sentence] for name in ("begins", "lengths", "types")), strict=True)
-            mine = [
-                (begin - first, length, label_ids[name])
-                for begin, length, name in entities
-                if own_start <= begin - first < own_end and length <= max_span_length
-            ]
+            mine = [(begin, n, label_ids[name]) for begin, n, name in in_units(entities, *window, max_span_length)]
             for name, values in zip(
                 ("begins", "lengths", "types"), zip(*mine, strict=True) if mine else ([], [], []), strict=True
             ):
                 columns[name].append(list(values))
     columns["sentence"] = [indices[i] for i in columns["sentence"]]
     return columns
+
+
+def in_units(
+    entities: Iterable[tuple[int, int, str]], borders: Sequence[int], own_start: int, own_end: int, max_span_length: int
+) -> list[tuple[int, int, str]]:
+    """The entities (first word, length in words, type) that a window's grid holds, as (first unit, length in units, type): they
+    begin at an owned unit, end where a unit ends, and have at most L units."""
+    unit = {word: i for i, word in enumerate(borders)}
+    found = []
+    for begin, length, name in entities:
+        first, end = unit.get(begin, -1), unit.get(begin + length, -1)
+        if own_start <= first < own_end and 0 < end - first <= max_span_length:
+            found.append((first, end - first, name))
+    return found
+
+
+def reachable_entities(corpus: Dataset, windows: Dataset, max_span_length: int) -> list[list[tuple[int, int, str]]]:
+    """The gold entities of each sentence that its windows' grids hold; the others cannot be found, whatever the model."""
+    gold = gold_entities(corpus)
+    reachable = [[] for _ in gold]
+    columns = (windows[name] for name in ("sentence", "borders", "own_start", "own_end"))
+    for sentence, borders, *own in zip(*columns, strict=True):
+        reachable[sentence] += [in_words(e, borders) for e in in_units(gold[sentence], borders, *own, max_span_length)]
+    return reachable
 
 
 def span_counts(features: Dataset, max_span_length: int) -> np.ndarray:
@@ -390,17 +411,17 @@ def merge_windows(
     """Join the entities of each sentence's windows; where those of two windows overlap, the more probable one stays.
 
     Args:
-        predictions: [windows, words, (type, length, probability)], at most one entity a first word; type <= 0 is none.
+        predictions: [windows, units, (type, length, probability)], at most one entity a first unit; type <= 0 is none.
         sentences: how many sentences the corpus has.
         names: id2label.
     Returns:
         (first word, length, type) of each sentence's entities, in text order.
     """
     found = [[] for _ in range(sentences)]
-    sentence, first = windows["sentence"], windows["first_word"]
+    sentence, borders = windows["sentence"], windows["borders"]
     row, begin = np.nonzero(predictions[..., 0] > 0)
-    for window, word, (label, length, score) in zip(row.tolist(), begin.tolist(), predictions[row, begin].tolist(), strict=True):
-        found[sentence[window]].append((word + first[window], int(length), names[int(label)], score))
+    for window, unit, (label, length, score) in zip(row.tolist(), begin.tolist(), predictions[row, begin].tolist(), strict=True):
+        found[sentence[window]].append(in_words((unit, int(length), names[int(label)], score), borders[window]))
     return [[entity[:3] for entity in resolve(entities)] for entities in found]
 
 

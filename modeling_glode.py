@@ -12,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ def _combining_marks() -> str:
 
 
 _MARKS = _combining_marks()
+_STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_ENDS_UNSPACED = re.compile(f"[{_UNSPACED}][{_MARKS}]*$")
 _WORD = re.compile(
     f"[{_UNSPACED}][{_MARKS}]*"
     f"|[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}\u200c\u200d])*"
@@ -86,26 +89,30 @@ def encoder_capacity(tokenizer, config: PretrainedConfig, limit: int = 512) -> i
     return min(limit, tokenizer.model_max_length, getattr(config, "max_position_embeddings", limit + 2) - 2)
 
 
-WINDOW_COLUMNS = ("sentence", "input_ids", "first_token", "last_token", "word_shapes", "first_word", "own_start", "own_end")
+WINDOW_COLUMNS = ("sentence", "input_ids", "first_token", "last_token", "word_shapes", "borders", "own_start", "own_end")
 
 
 def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int) -> dict[str, list]:
     """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows.
 
-    Every word is owned by exactly one window: the one that scores the spans which start there. Windows overlap by at least
-    `max_span_length - 1` words on the right, so that every span fits into the window which owns its first word, and by
+    Scripts without spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
+    piece, whose characters alone say little. Where a piece covers several words, these are one word for the grid, a unit;
+    elsewhere each word is its own unit. An entity that begins or ends within a unit cannot be expressed.
+
+    Every unit is owned by exactly one window: the one that scores the spans which start there. Windows overlap by at least
+    `max_span_length - 1` units on the right, so that every span fits into the window which owns its first unit, and by
     an eighth of the window on either side for context. A word without any token (the tokenizer drops it) becomes the
-    unknown token; a word longer than a whole window keeps the tokens that fit.
+    unknown token; a unit longer than a whole window keeps the tokens that fit.
 
     Args:
         sentences: one list of words a sentence.
         tokenizer: a fast tokenizer.
         max_tokens: tokens a window, special tokens included.
-        max_span_length: L, in words.
+        max_span_length: L, in units.
     Returns:
         Columns of equal length, one row a window: `sentence` (index into `sentences`), `input_ids`, `first_token` and
-        `last_token` (of each word, positions in `input_ids`), `word_shapes`, `first_word` (the window's first word in
-        the sentence), `own_start` and `own_end` (the owned words, relative to the window).
+        `last_token` (of each unit, positions in `input_ids`), `word_shapes`, `borders` (for n units the n + 1 words of the
+        sentence before which they begin and the last ends), `own_start` and `own_end` (the owned units).
     Raises:
         InputError: the tokenizer is not a fast one.
     """
@@ -117,8 +124,9 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
     prefix, suffix = _special_tokens(tokenizer)
     room = max_tokens - len(prefix) - len(suffix)
     columns = {name: [] for name in WINDOW_COLUMNS}
-    for index, (tokens, starts) in enumerate(_tokenize(sentences, tokenizer, room)):
-        shapes = [word_shape(word) for word in sentences[index]]
+    for index, (tokens, starts, borders) in enumerate(_tokenize(sentences, tokenizer, room)):
+        words = sentences[index]
+        shapes = [word_shape("".join(words[a:b])) for a, b in pairwise(borders)]
         for begin, end, own_start, own_end in _windows(starts, room, max_span_length):
             first, last = int(starts[begin]), int(starts[end])
             shift = len(prefix) - first
@@ -128,7 +136,7 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
                 (starts[begin:end] + shift).tolist(),
                 (starts[begin + 1 : end + 1] - 1 + shift).tolist(),
                 shapes[begin:end],
-                begin,
+                borders[begin : end + 1],
                 own_start - begin,
                 own_end - begin,
             )
@@ -146,25 +154,71 @@ def _special_tokens(tokenizer) -> tuple[list[int], list[int]]:
     return encoded["input_ids"][:before], encoded["input_ids"][after:]
 
 
-def _tokenize(sentences: Sequence[Sequence[str]], tokenizer, room: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield each sentence's token ids and, for n words, the n + 1 borders between the words in them."""
+def _tokenize(sentences: Sequence[Sequence[str]], tokenizer, room: int) -> Iterator[tuple[list[int], np.ndarray, list[int]]]:
+    """Yield each sentence's token ids and, for n units, the n + 1 borders between them, in tokens and in words."""
     options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
-    filled = [list(words) for words in sentences]
-    encoded = tokenizer(filled, **options) if filled else None
-    for index, words in enumerate(filled):
+    joined = [join_unspaced(words) for words in sentences]
+    encoded = tokenizer([runs for runs, _ in joined], **options) if joined else None
+    for index, (runs, run_borders) in enumerate(joined):
         encoding = encoded.encodings[index]
-        starts = _borders(encoding.word_ids, len(words))
+        starts = _borders(encoding.word_ids, len(runs))
         if (np.diff(starts) == 0).any():
-            words = [word if n else tokenizer.unk_token for word, n in zip(words, np.diff(starts), strict=True)]
-            encoding = tokenizer([words], **options).encodings[0]
-            starts = _borders(encoding.word_ids, len(words))
+            runs = [run if n else tokenizer.unk_token for run, n in zip(runs, np.diff(starts), strict=True)]
+            encoding = tokenizer([runs], **options).encodings[0]
+            starts = _borders(encoding.word_ids, len(runs))
+        tokens, borders = encoding.ids, run_borders
+        if len(runs) < run_borders[-1]:
+            starts, borders = _units(sentences[index], run_borders, starts, encoding.offsets)
         lengths = np.diff(starts)
-        tokens = encoding.ids
         if (lengths > room).any():
             kept = np.minimum(lengths, room)
             tokens = [t for start, n in zip(starts, kept, strict=False) for t in tokens[start : start + n]]
             starts = np.concatenate([[0], np.cumsum(kept)])
-        yield tokens, starts
+        yield tokens, starts, borders
+
+
+def join_unspaced(words: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Join neighbours between which a script without spaces runs on; the n runs, and the n + 1 borders between them in words."""
+    runs, borders = [], []
+    for at, word in enumerate(words):
+        if at and _ENDS_UNSPACED.search(words[at - 1]) and _STARTS_UNSPACED.match(word):
+            runs[-1] += word
+        else:
+            runs.append(word)
+            borders.append(at)
+    return runs, [*borders, len(words)]
+
+
+def _units(
+    words: Sequence[str], run_borders: list[int], starts: np.ndarray, offsets: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, list[int]]:
+    """Split runs of several words where a token and a word begin at the same character.
+
+    Args:
+        run_borders, starts: the borders of the runs, in words and in tokens.
+        offsets: each token's characters in its run.
+    Returns:
+        The borders of the units, in tokens and in words.
+    """
+    token_borders, word_borders = [], []
+    for (first, last), (begin, end) in zip(pairwise(run_borders), pairwise(starts.tolist()), strict=True):
+        token_borders.append(begin)
+        word_borders.append(first)
+        if last - first > 1:
+            word_at = dict(zip(accumulate(map(len, words[first : last - 1])), range(first + 1, last), strict=True))
+            reached = 0
+            for token in range(begin, end):
+                if token > begin and offsets[token][0] >= reached and offsets[token][0] in word_at:
+                    token_borders.append(token)
+                    word_borders.append(word_at[offsets[token][0]])
+                reached = max(reached, offsets[token][1])
+    return np.array([*token_borders, starts[-1]]), [*word_borders, run_borders[-1]]
+
+
+def in_words(entity: tuple, borders: Sequence[int]) -> tuple:
+    """(first unit, length in units, ...) of a window -> (first word, length in words, ...) of the sentence."""
+    begin, length, *rest = entity
+    return (borders[begin], borders[begin + length] - borders[begin], *rest)
 
 
 def _borders(word_ids: Sequence[int], number: int) -> np.ndarray:
@@ -172,7 +226,7 @@ def _borders(word_ids: Sequence[int], number: int) -> np.ndarray:
 
 
 def _windows(starts: np.ndarray, room: int, max_span_length: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (begin, end, own_start, own_end) in words, such that each window has at most `room` tokens."""
+    """Yield (begin, end, own_start, own_end) in units, such that each window has at most `room` tokens."""
     number = len(starts) - 1
     begin = own_start = 0
     while own_start < number:
@@ -428,7 +482,7 @@ class GlodeModel(PreTrainedModel):
 
     @torch.no_grad()
     def find_entities(self, batch: dict[str, Tensor], threshold: float = 0.0, nested: bool = False) -> list[list[tuple]]:
-        """The entities (first word, length, type, score) of each window of a batch of [`collate_windows`]; words count from the
+        """The entities (first unit, length, type, score) of each window of a batch of [`collate_windows`]; units count from the
         window's first."""
         own = [batch[name] for name in ("number_of_words", "own_start", "own_end")]
         logits = self(**{name: value for name, value in batch.items() if name in _MODEL_INPUTS}).logits
@@ -470,7 +524,7 @@ class GlodeModel(PreTrainedModel):
             rows = [{name: column[i] for name, column in windows.items()} for i in order[at : at + batch_size]]
             batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
             for row, entities in zip(rows, self.find_entities(batch, threshold, nested), strict=True):
-                found[row["sentence"]] += [(begin + row["first_word"], *rest) for begin, *rest in entities]
+                found[row["sentence"]] += [in_words(entity, row["borders"]) for entity in entities]
         self.train(was_training)
         results = []
         for text, spans, entities in zip(texts, offsets, found, strict=True):
@@ -655,24 +709,22 @@ class GlodePipeline(TokenClassificationPipeline):
         for number, row in enumerate(rows or [_EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]}]):
             last = number == max(len(rows), 1) - 1
             known = {"text": text, "offsets": offsets} if last else {"text": None, "offsets": None}
-            yield {"is_last": last, "first_word": row["first_word"], **known} | collate_windows(
-                [row], self.tokenizer.pad_token_id
-            )
+            yield {"is_last": last, "borders": row["borders"], **known} | collate_windows([row], self.tokenizer.pad_token_id)
 
     def _forward(self, model_inputs: dict, threshold: float = 0.0, nested: bool = False) -> dict:
-        kept = {name: model_inputs.pop(name) for name in ("is_last", "first_word", "text", "offsets")}
+        kept = {name: model_inputs.pop(name) for name in ("is_last", "borders", "text", "offsets")}
         found = self.model.find_entities(model_inputs, threshold, nested)
         return {"entities": found if isinstance(kept["is_last"], list) else found[0]} | kept
 
     def postprocess(self, all_outputs: list[dict], nested: bool = False, ignore_labels: Sequence[str] = ()) -> list[dict]:
-        entities = [(begin + window["first_word"], *rest) for window in all_outputs for begin, *rest in window["entities"]]
+        entities = [in_words(entity, window["borders"]) for window in all_outputs for entity in window["entities"]]
         last = all_outputs[-1]
         named = self.model.name_entities(resolve(entities, nested), last["text"], last["offsets"])
         return [entity for entity in named if entity["entity_group"] not in ignore_labels]
 
 
 # A text without a word is one token without a span.
-_EMPTY_WINDOW = {"first_token": [0], "last_token": [0], "word_shapes": [0], "first_word": 0, "own_start": 0, "own_end": 0}
+_EMPTY_WINDOW = {"first_token": [0], "last_token": [0], "word_shapes": [0], "borders": [0, 0], "own_start": 0, "own_end": 0}
 
 
 GlodeConfig.register_for_auto_class()

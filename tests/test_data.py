@@ -438,10 +438,12 @@ def test_choose_span_length_is_the_smallest_that_covers():
         assert choose_span_length(data) == smallest, number
 
 
-def test_unreachable_share():
+def test_unreachable_share(tokenizer):
     data = make_corpus(sentence(["w"] * 9, [(0, 1, "PER"), (1, 4, "PER")]), sentence(["w"] * 9, [(0, 5, "PER"), (5, 2, "LOC")]))
-    assert [unreachable_share(data, length) for length in (1, 2, 3, 4, 5)] == [0.75, 0.5, 0.5, 0.25, 0.0]
-    assert unreachable_share(make_corpus(sentence(["w"], [])), 4) == 0.0
+    for length, share in enumerate([0.75, 0.5, 0.5, 0.25, 0.0], 1):
+        assert unreachable_share(data, build_features(data, tokenizer, 128, length), length) == share
+    empty = make_corpus(sentence(["w"], []))
+    assert unreachable_share(empty, build_features(empty, tokenizer, 128, 4), 4) == 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------ features
@@ -467,7 +469,7 @@ def test_long_sentences_lose_no_entity(long_corpus: Dataset, tokenizer, length: 
         assert len(row["input_ids"]) <= 30
         for begin, size, label in zip(row["begins"], row["lengths"], row["types"], strict=True):
             assert row["own_start"] <= begin < row["own_end"] and begin + size <= len(row["first_token"])
-            owned[row["sentence"]].append((begin + row["first_word"], size, LABELS[label]))
+            owned[row["sentence"]].append((begin + row["borders"][0], size, LABELS[label]))
     assert [sorted(x) for x in owned] == [[e for e in x if e[1] <= length] for x in gold_entities(long_corpus)]
 
 
@@ -529,7 +531,7 @@ def test_features_are_cached(tmp_path: Path, tokenizer, monkeypatch):
 
 
 def test_merge_windows_joins_offsets_and_overlaps():
-    windows = Dataset.from_dict({"sentence": [0, 0, 2], "first_word": [0, 4, 0]})
+    windows = Dataset.from_dict({"sentence": [0, 0, 2], "borders": [list(range(20)), list(range(4, 24)), list(range(20))]})
     predictions = np.zeros((3, 8, 3), dtype=np.float32)
     predictions[..., 0] = -1
     predictions[0, 1] = (1, 2, 0.7)

@@ -143,7 +143,7 @@ def test_the_default_command(tmp_path: Path):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["max_span_length"] >= 16  # one word a character
+    assert metrics["max_span_length"] >= 8  # pieces of running text
     assert metrics["source_model"]["dev"]["strict"]["f1"] > 20
     model, tokenizer = GlodeModel.from_pretrained(output), AutoTokenizer.from_pretrained(output)
     text = "昨天王晓明在上海见到了老朋友。"

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -459,7 +460,7 @@ def window_rows(columns: dict[str, list]) -> list[dict]:
 
 
 WORDS = ["Anna", "lives", "in", "Rome", ".", "Otto", "von", "Hagen", "yesterday", "x", "New", "York", "friend", "happened"]
-ODD = ["\u200b", "\x00", "\x07", "\ufeff", " ", "", "unpronounceableyesterdayhappened", "中", "Zzyzx"]
+ODD = ["\u200b", "\x00", "\x07", "\ufeff", " ", "", "unpronounceableyesterdayhappened", "Zzyzx"]
 
 
 @pytest.mark.parametrize("max_tokens", [12, 17, 128])
@@ -473,7 +474,7 @@ def test_windows_lose_nothing(any_tokenizer, max_tokens: int, length: int):
     owners = [[0] * len(words) for words in sentences]
     fitting = 0
     for row in rows:
-        words, begin, number = sentences[row["sentence"]], row["first_word"], len(row["first_token"])
+        words, begin, number = sentences[row["sentence"]], row["borders"][0], len(row["first_token"])
         mine = [tokens_of(word, any_tokenizer, room) for word in words[begin : begin + number]]
         assert number == len(mine) == len(row["last_token"]) == len(row["word_shapes"])
         assert row["word_shapes"] == [word_shape(word) for word in words[begin : begin + number]]
@@ -493,7 +494,7 @@ def test_windows_lose_nothing(any_tokenizer, max_tokens: int, length: int):
     assert owners == [[1] * len(words) for words in sentences]
     assert fitting > 100 or length == 1
     assert len(rows) > len(sentences) or max_tokens == 128
-    starts = [(row["sentence"], row["first_word"] + row["own_start"]) for row in rows]
+    starts = [(row["sentence"], row["borders"][0] + row["own_start"]) for row in rows]
     assert starts == sorted(set(starts))
 
 
@@ -521,13 +522,79 @@ def test_a_word_longer_than_a_window_keeps_the_tokens_that_fit(wordpiece):
     full = wordpiece([long], is_split_into_words=True, add_special_tokens=False)["input_ids"]
     assert len(full) > 10
     rows = window_rows(encode_words([["in", long, "Rome"]], wordpiece, 12, 2))
-    holders = [row for row in rows if row["first_word"] <= 1 < row["first_word"] + len(row["first_token"])]
+    holders = [row for row in rows if row["borders"][0] <= 1 < row["borders"][0] + len(row["first_token"])]
     assert holders
     for row in holders:
-        at = 1 - row["first_word"]
+        at = 1 - row["borders"][0]
         assert row["input_ids"][row["first_token"][at] : row["last_token"][at] + 1] == full[:10]
-    owned = [row["first_word"] + i for row in rows for i in range(row["own_start"], row["own_end"])]
+    owned = [row["borders"][0] + i for row in rows for i in range(row["own_start"], row["own_end"])]
     assert owned == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def pieces() -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer that knows some Chinese pieces."""
+    names = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+        "▁",
+        "在",
+        "北",
+        "京",
+        "上海",
+        "黑龙江",
+        "大",
+        "学",
+        "的",
+        "▁Anna",
+        "A",
+        "大学的",
+    ]
+    scores = [0.0, 0.0, 0.0, 0.0, 0.0, -3.0, *[-5.0] * 11]
+    tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    special = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), names, strict=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
+
+
+@pytest.mark.parametrize(
+    ("words", "borders"),
+    [
+        (list("在上海北京大学"), [0, 1, 3, 4, 5, 6, 7]),  # one piece for two characters
+        (list("在上海大学的"), [0, 1, 3, 6]),
+        (["在", "上海", "大学"], [0, 1, 2, 3]),  # words of several characters stay whole
+        (["在上", "海大"], [0, 2]),  # a piece across two words joins them
+        (["Anna", "在", "黑", "龙", "江", ",", "A", "大"], [0, 1, 2, 5, 6, 7, 8]),
+        (["上", "Anna", "海"], [0, 1, 2, 3]),  # not neighbours in the text
+        (["黑"], [0, 1]),
+        (["", "上", "海", ""], [0, 1, 3, 4]),
+    ],
+)
+def test_scripts_without_spaces_are_read_in_pieces(pieces, words: list[str], borders: list[int]):
+    (row,) = window_rows(encode_words([words], pieces, 64, 3))
+    assert row["borders"] == borders
+    assert len(row["first_token"]) == len(row["last_token"]) == len(row["word_shapes"]) == len(borders) - 1
+    text = pieces.convert_ids_to_tokens(row["input_ids"])
+    for (a, b), first, last in zip(pairwise(borders), row["first_token"], row["last_token"], strict=True):
+        piece = "".join(text[first : last + 1]).replace("▁", "")
+        assert piece == "".join(words[a:b]) or pieces.unk_token in piece
+
+
+def test_units_of_random_texts_tile_the_words(pieces, any_tokenizer):
+    rng = random.Random(3)
+    for tokenizer in (pieces, any_tokenizer):
+        sentences = [
+            [rng.choice([*"在上海北京黑龙江大学的", "上海", "Anna", "A", ",", "京́"]) for _ in range(30)] for _ in range(40)
+        ]
+        rows = window_rows(encode_words(sentences, tokenizer, 20, 3))
+        covered = [[] for _ in sentences]
+        for row in rows:
+            assert all(a < b for a, b in pairwise(row["borders"])) and len(row["input_ids"]) <= 20
+            covered[row["sentence"]] += range(row["borders"][row["own_start"]], row["borders"][row["own_end"]])
+        assert covered == [list(range(len(words))) for words in sentences]
 
 
 def test_nothing_to_encode(any_tokenizer):
@@ -700,7 +767,7 @@ def test_predict_joins_the_windows(predictor: GlodeModel, tokenizer):
         for _, b, n, label, score in zip(
             *(x.tolist() for x in decode(logits, span_grid(*own, len(row["first_token"]), 3))), strict=True
         ):
-            found.append((b + row["first_word"], n, label, score))
+            found.append((b + row["borders"][0], n, label, score))
     spans = greedy([(score, b, n) for b, n, _, score in found])
     labels = {(b, n): label for b, n, label, _ in found}
     expected = [
