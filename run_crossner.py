@@ -561,7 +561,7 @@ class Run:
             "source_sentences": len(self.corpora.source),
             "target_sentences": len(self.corpora.target),
             "examples": examples,
-            "example": examples[0],
+            "example": json.dumps(examples[0], ensure_ascii=False),
             "scores": {names[name]: values for name, values in scores.items()},
             "test_scores": test,
             "per_type": test and test["per_type"],
