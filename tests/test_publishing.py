@@ -1,5 +1,5 @@
 """Protects publishing: what is pushed to a (local) Hub loads with `AutoModel` and `pipeline` in a fresh process, also in the
-middle of training; the card is ours, valid and true; no token is written anywhere; a Hub that is down or refuses costs nothing."""
+middle of training; the card is ours, valid and true; no token is written anywhere; a Hub that is down or refuses is harmless."""
 
 import json
 import os
