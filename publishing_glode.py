@@ -1,5 +1,6 @@
 """From a finished run to a repository on the Hub: the model card, its picture, the files that travel with the model."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,18 @@ def copy_code(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("modeling_glode.py", "handler.py"):
         shutil.copy(ROOT / name, directory / name)
+
+
+def make_portable(directory: Path) -> None:
+    """Name the generic fast tokenizer as transformers 4 knows it too (`PreTrainedTokenizerFast`), which `pipeline` there reads from
+    the model's configuration."""
+    path = directory / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") != "TokenizersBackend":
+        return
+    for file in (path, directory / "config.json"):
+        values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def open_repository(name: str, token: str | None, private: bool | None) -> str:

@@ -48,7 +48,7 @@ from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
 from denoising_glode import PseudoLabels
 from metrics_glode import entity_scores
 from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity, join_unspaced
-from publishing_glode import EXAMPLES, PICTURE, copy_code, open_repository, plot_pseudo_labels, publish, write_card
+from publishing_glode import EXAMPLES, PICTURE, copy_code, make_portable, open_repository, plot_pseudo_labels, publish, write_card
 from trainer_glode import GlodeTrainer, GlodeTrainingArguments
 
 logger = logging.get_logger("glode")
@@ -590,6 +590,7 @@ class Run:
             return
         directory = self.output if self.last_stage == "target" else self.output / "source_model"
         copy_code(directory)
+        make_portable(directory)
         self.write_card(directory)
         if self.training.push_to_hub:
             name = self.training.hub_model_id or self.output.name

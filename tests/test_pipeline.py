@@ -3,6 +3,7 @@ another working directory; offsets, batches, windows, thresholds, nesting; the e
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 
 from handler import EndpointHandler
 from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline, InputError, resolve
-from publishing_glode import copy_code
+from publishing_glode import copy_code, make_portable
 
 TEXTS = [
     "Anna Berg lives in New York .",
@@ -142,6 +143,15 @@ model = AutoModel.from_pretrained(path, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
 print(json.dumps([ner(texts), model.predict(texts, tokenizer)]))
 """
+
+
+def test_the_generic_tokenizer_gets_the_name_that_transformers_4_knows(directory, ner, tmp_path):
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    make_portable(copy)
+    for name in ("tokenizer_config.json", "config.json"):
+        assert json.loads((copy / name).read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    again = GlodePipeline(model=GlodeModel.from_pretrained(copy), tokenizer=AutoTokenizer.from_pretrained(copy))
+    assert [bare(x) for x in again(TEXTS)] == [bare(x) for x in ner(TEXTS)]
 
 
 @pytest.mark.slow
