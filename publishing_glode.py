@@ -114,7 +114,7 @@ def copy_code(directory: Path) -> None:
 
 
 def make_portable(directory: Path) -> None:
-    """Name the generic fast tokenizer as transformers 4 knows it too (`PreTrainedTokenizerFast`), which `pipeline` there reads from
+    """Name the generic fast tokenizer as transformers 4 knows it too, `PreTrainedTokenizerFast`; `pipeline` there reads it from
     the model's configuration."""
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
