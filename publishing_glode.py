@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, create_repo, upload_folder
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 from matplotlib.figure import Figure
 
 from modeling_glode import InputError
 
 ROOT = Path(__file__).parent
+# No connection, a refusal, a name that cannot be, a file that cannot be read.
+HUB_ERRORS = (HTTPError, HFValidationError, OSError, ValueError)
 CARD_TEMPLATE = ROOT / "model_card.md"
 PICTURE = "pseudo_labels.png"
 # What a repository holds; checkpoints, logs and arguments of a run stay at home.
@@ -135,7 +137,7 @@ def open_repository(name: str, token: str | None, private: bool | None) -> str:
     """
     try:
         return create_repo(name, token=token, private=private, exist_ok=True).repo_id
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise hub_error(name, error) from None
 
 
@@ -157,7 +159,7 @@ def publish(directory: Path, name: str, token: str | None, revision: str | None,
             allow_patterns=list(PUBLISHED),
             ignore_patterns=list(UNPUBLISHED),
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise hub_error(name, error) from None
 
 

@@ -461,7 +461,7 @@ class Run:
             self._heading("stage 1: source model")
             trainer = self.trainer(self.fresh_model(), "source")
             trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
-            trainer.save_model(str(self.output / "source_model"))
+            trainer.save_model(str(self.output / "source_model"), _internal_call=True)
         self.metrics["cost"]["source_stage"] = watch.read()
         self.metrics["source_model"] = self._scores(trainer)
         return trainer
@@ -501,7 +501,7 @@ class Run:
         watch = Stopwatch()
         trainer = self.trainer(self.fresh_model(), "target", labels)
         trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
-        trainer.save_model(str(self.output))
+        trainer.save_model(str(self.output), _internal_call=True)  # publish() pushes it, with its card
         self.metrics["cost"]["target_stage"] = watch.read()
         self.metrics["target_model"] = self._scores(trainer)
         self.metrics["pseudo_labels"] = trainer.denoising_callback.history

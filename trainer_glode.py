@@ -385,6 +385,9 @@ class GlodeTrainer(Trainer):
 
     # -------------------------------------------------------------------------------------------------------- checkpoints
 
+    def create_model_card(self, *args, **kwargs) -> None:
+        """The card belongs to the run, which knows the corpora and the scores; a push must not overwrite it."""
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.denoiser is not None and self.args.should_save:

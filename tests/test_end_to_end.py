@@ -59,7 +59,7 @@ def test_metrics_file(finished: Path):
 def test_first_lines_and_table(finished: Path):
     text = (finished / "stdout.txt").read_text()
     assert "embedded demo" in text and "--source_train" in text and "--model_name_or_path" in text
-    assert "unreachable" in text and "entity scores, en -> de" in text and "pseudo labels by epoch" in text
+    assert "out of reach" in text and "entity scores, en -> de" in text and "pseudo labels by epoch" in text
 
 
 def test_model_directory_predicts_in_a_fresh_process(finished: Path, tmp_path: Path):
