@@ -114,6 +114,29 @@ class Prototypes:
         return vectors @ self.vectors.to(vectors.dtype).T
 
 
+class Centers:
+    """The mean span vector of each language over the last batches. `sums` is [source and target, D + 1], decayed sums and counts.
+
+    A random projection says first which language a span is in and how the encoder has moved lately, which all spans of a
+    batch share; without its mean it says what the span is. The datastore holds vectors of the last epoch: where the encoder
+    learns fast, they are comparable only without the means. (Language means: Libovický et al., Findings of EMNLP 2020.)
+    """
+
+    def __init__(self, size: int, decay: float = 0.9, device: torch.device | str = "cpu"):
+        self.sums = torch.zeros(2, size + 1, device=device)
+        self.decay = decay
+
+    def update(self, vectors: Sequence[Tensor], valid: Sequence[Tensor], gather: Gather = alone) -> None:
+        """Take in a batch: [spans, D] and bool [spans] of the source, and of the target."""
+        new = [torch.cat([(v * k[:, None]).sum(0), k.sum()[None]]) for v, k in zip(vectors, valid, strict=True)]
+        self.sums = self.decay * self.sums + gather(torch.stack(new).to(self.sums)).sum(0)
+
+    def subtract(self, vectors: Tensor, language: int) -> Tensor:
+        """Unit vectors [spans, D] without their language's mean (0 source, 1 target), unit vectors again."""
+        total = self.sums[language].to(vectors.dtype)
+        return F.normalize(vectors - total[:-1] / total[-1].clamp(min=1), dim=-1)
+
+
 class Thresholds:
     """Per type, the mean similarity of the spans whose pseudo label it is, gathered over an epoch (eq. 8).
 
@@ -282,7 +305,7 @@ def refine(probabilities: Tensor, towards: Tensor, beta: float) -> Tensor:
 
 
 class Denoiser:
-    """The state of global-local denoising: pseudo labels, prototypes, thresholds, datastore.
+    """The state of global-local denoising: pseudo labels, prototypes, thresholds, datastore, and the centers where asked for.
 
     Args:
         pseudo_labels: the labels to refine.
@@ -292,6 +315,7 @@ class Denoiser:
         neighbors: K (eq. 9).
         local_threshold_scale: factor on the local thresholds.
         normalize_directions: give the global and the local direction equal weight before they are added.
+        center: compare vectors without their language's mean.
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
     """
@@ -306,6 +330,7 @@ class Denoiser:
         decay: float = 0.99,
         local_threshold_scale: float = 0.9,
         normalize_directions: bool = False,
+        center: bool = False,
         outside_share: float = 0.03,
         capacity: int = 200_000,
         exact_size: int = 20_000,
@@ -315,6 +340,7 @@ class Denoiser:
     ):
         device, types = pseudo_labels.probabilities.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
+        self.centers = Centers(size, device=device) if center else None
         self.prototypes = Prototypes(types, size, decay, device)
         self.datastore = Datastore(types, size, neighbors, outside_share, capacity, exact_size, seed)
         self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
@@ -353,8 +379,12 @@ class Denoiser:
         if not self.sides:
             return soft
         vectors, valid_flat = projection[target].flatten(0, 2), valid.flatten()
+        source_vectors, source_valid = projection[source].flatten(0, 2), span_mask[source].flatten()
+        if self.centers is not None:
+            self.centers.update((source_vectors, vectors), (source_valid, valid_flat), self.gather)
+        source_vectors, vectors = self.centered(source_vectors, 0), self.centered(vectors, 1)
         pseudo = soft.argmax(-1).flatten()
-        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
+        gold = (source_vectors, labels[source].flatten(), source_valid)
         self.prototypes.update(*gold, self.gather)
         self.prototypes.update(vectors, pseudo, valid_flat, self.gather)
 
@@ -384,6 +414,10 @@ class Denoiser:
             )
         return soft
 
+    def centered(self, vectors: Tensor, language: int) -> Tensor:
+        """The span vectors [..., D] of a language (0 source, 1 target) as they are compared."""
+        return vectors if self.centers is None else self.centers.subtract(vectors, language)
+
     def begin_epoch(self, epoch: int) -> None:
         """Set the thresholds and rebuild the datastore from the epoch that ended; does nothing where that is done already."""
         if epoch <= self.epoch:
@@ -409,6 +443,8 @@ class Denoiser:
             "collected.vectors": torch.cat([v for v, _ in store.collected] or [store.vectors[:0]]),
             "collected.types": torch.cat([t for _, t in store.collected] or [store.types[:0]]),
         }
+        if self.centers is not None:
+            state["centers.sums"] = self.centers.sums
         for side, thresholds in self.thresholds.items():
             state |= {f"thresholds.{side}.values": thresholds.values, f"thresholds.{side}.sums": thresholds.sums}
         return state
@@ -431,6 +467,8 @@ class Denoiser:
             state["pseudo_labels.refined_in"].clone(),
         )
         self.prototypes.vectors = state["prototypes.vectors"].clone()
+        if self.centers is not None:
+            self.centers.sums = state["centers.sums"].clone()
         for side, thresholds in self.thresholds.items():
             thresholds.values = state[f"thresholds.{side}.values"].clone()
             thresholds.sums = state[f"thresholds.{side}.sums"].clone()

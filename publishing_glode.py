@@ -13,7 +13,7 @@ from modeling_glode import InputError
 ROOT = Path(__file__).parent
 # No connection, a refusal, a name that cannot be, a file that cannot be read.
 HUB_ERRORS = (HTTPError, HFValidationError, OSError, ValueError)
-CARD_TEMPLATE = ROOT / "model_card.md"
+CARD, TOKENS_CARD = ROOT / "model_card.md", ROOT / "model_card_tokens.md"
 PICTURE = "pseudo_labels.png"
 # What a repository holds; checkpoints, logs and arguments of a run stay at home.
 PUBLISHED = (
@@ -29,7 +29,7 @@ PUBLISHED = (
     "metrics.json",
     PICTURE,
 )
-UNPUBLISHED = ("pseudo_labels.safetensors", "*_checkpoints/*", "source_model/*")
+UNPUBLISHED = ("pseudo_labels.safetensors", "*_checkpoints/*", "source_model/*", "token_classifier/*")
 
 # Sentences for the card and the widget, written for it: a user's own text is not published unasked.
 EXAMPLES = {
@@ -69,12 +69,12 @@ def plot_pseudo_labels(history: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write_card(directory: Path, facts: dict) -> ModelCard:
-    """Write README.md from the template `model_card.md`.
+def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard:
+    """Write README.md from a template, `model_card.md` or, for the token classifier, `model_card_tokens.md`.
 
     Args:
         directory: the model's directory.
-        facts: what the template asks for, see `run_crossner.Run.card_facts`.
+        facts: what the templates ask for, see `run_crossner.Run.card_facts`.
     Raises:
         ValueError: the card's metadata is not what the Hub accepts.
     """
@@ -97,13 +97,14 @@ def write_card(directory: Path, facts: dict) -> ModelCard:
         pipeline_tag="token-classification",
         base_model=facts["base_model"],
         datasets=facts["datasets"],
-        tags=["glode", "named-entity-recognition", "cross-lingual", "custom_code"],
+        tags=["glode", "named-entity-recognition", "cross-lingual", *(["custom_code"] if template == CARD else [])],
+        inference={"parameters": {"aggregation_strategy": "simple"}} if template == TOKENS_CARD else None,
         widget=[{"text": text, "example_title": f"{facts['target_lang']} {n}"} for n, text in enumerate(facts["examples"], 1)],
         model_name=facts["model_name"] if results else None,
         eval_results=results,
         ignore_metadata_errors=False,
     )
-    card = ModelCard.from_template(data, template_path=str(CARD_TEMPLATE), **facts)
+    card = ModelCard.from_template(data, template_path=str(template), **facts)
     card.save(directory / "README.md")
     return card
 

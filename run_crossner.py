@@ -48,7 +48,18 @@ from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
 from denoising_glode import PseudoLabels
 from metrics_glode import entity_scores
 from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity, join_unspaced
-from publishing_glode import EXAMPLES, PICTURE, copy_code, make_portable, open_repository, plot_pseudo_labels, publish, write_card
+from publishing_glode import (
+    EXAMPLES,
+    PICTURE,
+    TOKENS_CARD,
+    copy_code,
+    make_portable,
+    open_repository,
+    plot_pseudo_labels,
+    publish,
+    write_card,
+)
+from tokens_glode import predict_entities, train_token_classifier
 from trainer_glode import GlodeTrainer, GlodeTrainingArguments
 
 logger = logging.get_logger("glode")
@@ -123,6 +134,14 @@ class RunArguments:
     pseudo_labels: str | None = field(
         default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."}
     )
+    export_token_classifier: bool = field(
+        default=False,
+        metadata={
+            "help": "Also train a built-in token classifier on the source labels and the refined pseudo labels, for the hosted "
+            "widget and ONNX. Goes to token_classifier/ and, with --push_to_hub, to a repository of its own, ID-tokens."
+        },
+    )
+    token_classifier_epochs: float = field(default=2, metadata={"help": "Epochs of the token classifier's training."})
     license: str | None = field(default=None, metadata={"help": "The model's license, for its card, as the Hub names it."})
     widget_examples: list[str] | None = field(
         default=None, metadata={"help": "Sentences for the card and the widget. Default: some of ours in the target language."}
@@ -172,6 +191,8 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
         for name in names:
             if (value := getattr(values, name)) is not None and value < 1:
                 raise InputError(f"--{name} {value}: expected a number from 1 on.")
+    if run.export_token_classifier and run.stage == "source":
+        raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
     if model.max_tokens < 8:
         raise InputError(f"--max_tokens {model.max_tokens}: expected a number from 8 on.")
     return data, model, training, dataclasses.replace(run, config=path)
@@ -505,6 +526,32 @@ class Run:
         self.metrics["cost"]["target_stage"] = watch.read()
         self.metrics["target_model"] = self._scores(trainer)
         self.metrics["pseudo_labels"] = trainer.denoising_callback.history
+        if self.run.export_token_classifier:
+            self.token_classifier(trainer)
+
+    def token_classifier(self, teacher: GlodeTrainer) -> None:
+        """Train the built-in token classifier beside the target model, and score it as its users will call it."""
+        self._heading("token classifier")
+        watch = Stopwatch()
+        arguments = dataclasses.replace(
+            self.training,
+            output_dir=str(self.output / "token_checkpoints"),
+            num_train_epochs=self.run.token_classifier_epochs,
+            push_to_hub=False,
+        )
+        data = (self.corpora.source, self.corpora.dev, self.corpora.target)
+        entities = teacher.pseudo_entities(len(self.corpora.target))
+        trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
+        directory = self.output / "token_classifier"
+        trainer.save_model(str(directory))
+        self.metrics["cost"]["token_classifier"] = watch.read()
+        scores = self.metrics["token_classifier"] = {}
+        for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
+            if corpus is not None:
+                gold, windows = gold_entities(corpus), self._features(corpus)
+                found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
+                reachable = reachable_entities(corpus, windows, self.length)
+                scores[name] = {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
 
     def _checkpoint(self, trainer: GlodeTrainer) -> str | None:
         if not self.training.resume_from_checkpoint:
@@ -576,6 +623,9 @@ class Run:
             "learning_rate": training.learning_rate,
             "batch_size": training.per_device_train_batch_size,
             "seed": training.seed,
+            "tokens_repo": self.repository and self.run.export_token_classifier and f"{self.repository}-tokens",
+            "token_scores": {names[name]: values for name, values in self.metrics.get("token_classifier", {}).items()},
+            "token_epochs": self.run.token_classifier_epochs,
             "history": bool(self.metrics.get("pseudo_labels")),
             "history_f1": any("f1" in entry for entry in self.metrics.get("pseudo_labels", [])),
         }
@@ -592,12 +642,33 @@ class Run:
         copy_code(directory)
         make_portable(directory)
         self.write_card(directory)
+        tokens = self.output / "token_classifier" if self.run.export_token_classifier else None
+        if tokens:
+            make_portable(tokens)
+            self.write_tokens_card(tokens)
         if self.training.push_to_hub:
             name = self.training.hub_model_id or self.output.name
-            self.repository = self.repository or open_repository(name, None, self.training.hub_private_repo)
+            private, revision = self.training.hub_private_repo, self.training.hub_revision
+            self.repository = self.repository or open_repository(name, None, private)
+            if tokens:
+                repository = open_repository(f"{self.repository}-tokens", None, private)
+                self.write_tokens_card(tokens)
+                console.print(f"[bold]pushed[/]   {publish(tokens, repository, None, revision, 'End of training')}")
             self.write_card(directory)
-            address = publish(directory, self.repository, None, self.training.hub_revision, "End of training")
-            console.print(f"[bold]pushed[/]   {address}")
+            console.print(f"[bold]pushed[/]   {publish(directory, self.repository, None, revision, 'End of training')}")
+
+    def write_tokens_card(self, directory: Path) -> None:
+        """README.md of the token classifier."""
+        facts = self._card_facts(directory)
+        test = self.metrics["token_classifier"].get("test")
+        repository = self.repository and f"{self.repository}-tokens"
+        facts |= {
+            "main_repo": self.repository,
+            "repo": repository or str(directory),
+            "model_name": repository.split("/")[-1] if repository else f"{facts['model_name']}-tokens",
+            "test_scores": test and test["strict"],
+        }
+        write_card(directory, facts, TOKENS_CARD)
 
     # ---------------------------------------------------------------------------------------------------------- reports
 
@@ -627,7 +698,7 @@ class Run:
             "source_test": f"{self.data.source_lang} test",
             "test": f"{self.data.target_lang} test",
         }
-        for model in ("source_model", "target_model"):
+        for model in ("source_model", "target_model", "token_classifier"):
             for corpus, scores in self.metrics.get(model, {}).items():
                 strict = scores["strict"]
                 cells = [f"{value:.1f}" for value in (strict["precision"], strict["recall"], strict["f1"], scores["paper"]["f1"])]

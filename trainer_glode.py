@@ -1,7 +1,7 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,6 +81,13 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     normalize_directions: bool = field(
         default=False, metadata={"help": "Give the global and the local direction equal weight before they are added (eq. 10)."}
+    )
+    center_vectors: bool = field(
+        default=False,
+        metadata={
+            "help": "Compare spans without the mean vector of their language: where the encoder learns fast (small encoders, "
+            "rates far above the paper's), the vectors of all spans move together."
+        },
     )
     prototype_decay: float = field(default=0.99, metadata={"help": "alpha, the moving average of the prototypes (eq. 6)."})
     num_neighbors: int = field(default=300, metadata={"help": "K, the neighbours that vote (eq. 9)."})
@@ -227,6 +234,7 @@ class GlodeTrainer(Trainer):
                 decay=args.prototype_decay,
                 local_threshold_scale=args.local_threshold_scale,
                 normalize_directions=args.normalize_directions,
+                center=args.center_vectors,
                 outside_share=args.datastore_outside_share,
                 capacity=args.datastore_size,
                 exact_size=args.datastore_exact_size,
@@ -255,15 +263,7 @@ class GlodeTrainer(Trainer):
         return self._get_dataloader(self.train_dataset, "Training", batch_size, self._get_train_sampler, is_training=True)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """The head's parameters get `head_learning_rate`; everything else is the Trainer's."""
-        optimizer = super().create_optimizer(model)
-        if self.args.head_learning_rate is not None:
-            encoder = {id(parameter) for parameter in self.model.encoder.parameters()}
-            for group in list(optimizer.param_groups):
-                head = [parameter for parameter in group["params"] if id(parameter) not in encoder]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
-                optimizer.add_param_group({**group, "params": head, "lr": self.args.head_learning_rate})
-        return optimizer
+        return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
 
     # --------------------------------------------------------------------------------------------------------------- loss
 
@@ -284,7 +284,8 @@ class GlodeTrainer(Trainer):
                 predicted = predicted.exp().log_softmax(-1)
             losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, soft), is_span[rows:], self.mean_spans[1])
             if self.args.train_projection:
-                similarity = self.denoiser.prototypes.similarity(outputs.projection[:rows]) / 0.1
+                vectors = self.denoiser.centered(outputs.projection[:rows], 0)
+                similarity = self.denoiser.prototypes.similarity(vectors) / 0.1
                 losses["projection_loss"] = self._reduce(
                     nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0]
                 )
@@ -360,28 +361,35 @@ class GlodeTrainer(Trainer):
         labels.refined_in.fill_(-1)
         return labels
 
+    def pseudo_entities(self, sentences: int) -> list[list[tuple[int, int, str]]]:
+        """The entities (first word, length, type) that the pseudo labels of each target sentence say."""
+        found = [entities_by_word(soft.log(), span_mask).numpy(force=True) for soft, span_mask in self._pseudo_batches()]
+        width = max(spans.shape[1] for spans in found)
+        joined = np.concatenate([np.pad(spans, ((0, 0), (0, width - spans.shape[1]), (0, 0))) for spans in found])
+        return merge_windows(joined, self.train_dataset.target, sentences, self.model.config.id2label)
+
     def pseudo_label_report(self, references: Sequence | None) -> dict:
         """Share of spans per type, mean confidence, and F1 where the target text has gold entities."""
-        store, windows = self.denoiser.pseudo_labels, self.train_dataset.target
-        collator, found, types, confidence = self.data_collator, [], [], []
-        for at in range(0, len(windows), 256):
-            rows = TwoStreams(windows, None).__getitems__(range(at, min(at + 256, len(windows))))
-            batch = {name: value.to(self.args.device) for name, value in collator(rows).items()}
-            soft = store.read(batch["window"] + len(windows), batch["own_start"], batch["span_mask"].shape[1])
-            score, label = soft[batch["span_mask"]].max(-1)
-            types.append(F.one_hot(label, soft.shape[-1]).sum(0))
-            confidence.append(score.sum())
-            found.append(entities_by_word(soft.log(), batch["span_mask"]).numpy(force=True))
-        counts = torch.stack(types).sum(0)
-        report = {"confidence": float(torch.stack(confidence).sum() / counts.sum())}
+        counts, confidence = 0, 0.0
+        for soft, span_mask in self._pseudo_batches():
+            score, label = soft[span_mask].max(-1)
+            counts += F.one_hot(label, soft.shape[-1]).sum(0)
+            confidence += score.sum()
         names = self.model.config.id2label
-        report["spans"] = {names[i]: n for i, n in enumerate(counts.tolist())}
+        report = {"confidence": float(confidence / counts.sum()), "spans": {names[i]: n for i, n in enumerate(counts.tolist())}}
         if references is not None:
-            width = max(spans.shape[1] for spans in found)
-            joined = np.concatenate([np.pad(spans, ((0, 0), (0, width - spans.shape[1]), (0, 0))) for spans in found])
-            scores = entity_scores(references, merge_windows(joined, windows, len(references), names))
+            scores = entity_scores(references, self.pseudo_entities(len(references)))
             report |= {name: scores[name] for name in ("precision", "recall", "f1")}
         return report
+
+    def _pseudo_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pseudo labels [rows, words, length, types] and the grid [rows, words, length] of all target windows, in order."""
+        windows = self.train_dataset.target
+        for at in range(0, len(windows), 256):
+            rows = TwoStreams(windows, None).__getitems__(range(at, min(at + 256, len(windows))))
+            batch = {name: value.to(self.args.device) for name, value in self.data_collator(rows).items()}
+            words = batch["span_mask"].shape[1]
+            yield self.denoiser.pseudo_labels.read(batch["window"] + len(windows), batch["own_start"], words), batch["span_mask"]
 
     # -------------------------------------------------------------------------------------------------------- checkpoints
 
@@ -400,6 +408,17 @@ class GlodeTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.denoiser is not None:
             self.denoiser.load_state_dict(load_file(Path(checkpoint, DENOISING_STATE)))
+
+
+def give_head_its_rate(optimizer: torch.optim.Optimizer, encoder: torch.nn.Module, rate: float | None) -> torch.optim.Optimizer:
+    """Let what is not the encoder's learn at a rate of its own; None leaves the optimizer as it is."""
+    if rate is not None:
+        inside = {id(parameter) for parameter in encoder.parameters()}
+        for group in list(optimizer.param_groups):
+            head = [parameter for parameter in group["params"] if id(parameter) not in inside]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in inside]
+            optimizer.add_param_group({**group, "params": head, "lr": rate})
+    return optimizer
 
 
 def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
