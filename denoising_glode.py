@@ -115,26 +115,34 @@ class Prototypes:
 
 
 class Centers:
-    """The mean span vector of each language over the last batches. `sums` is [source and target, D + 1], decayed sums and counts.
+    """The center of each language's span vectors: the mean of its types' means, over the last batches.
 
     A random projection says first which language a span is in and how the encoder has moved lately, which all spans of a
-    batch share; without its mean it says what the span is. The datastore holds vectors of the last epoch: where the encoder
-    learns fast, they are comparable only without the means. (Language means: Libovický et al., Findings of EMNLP 2020.)
+    batch share; without the center it says what the span is. The datastore holds vectors of the last epoch: where the encoder
+    learns fast, they can be compared only without. The mean over types, because the mean over spans is nearly that of "O",
+    which leaves "O" without a direction. (Language means: Libovický et al., Findings of EMNLP 2020.)
+
+    `sums` is [source and target, types, D + 1], decayed sums of vectors and counts.
     """
 
-    def __init__(self, size: int, decay: float = 0.9, device: torch.device | str = "cpu"):
-        self.sums = torch.zeros(2, size + 1, device=device)
+    def __init__(self, types: int, size: int, decay: float = 0.9, device: torch.device | str = "cpu"):
+        self.sums = torch.zeros(2, types, size + 1, device=device)
         self.decay = decay
 
-    def update(self, vectors: Sequence[Tensor], valid: Sequence[Tensor], gather: Gather = alone) -> None:
-        """Take in a batch: [spans, D] and bool [spans] of the source, and of the target."""
-        new = [torch.cat([(v * k[:, None]).sum(0), k.sum()[None]]) for v, k in zip(vectors, valid, strict=True)]
-        self.sums = self.decay * self.sums + gather(torch.stack(new).to(self.sums)).sum(0)
+    def update(self, *batch: tuple[Tensor, Tensor, Tensor], gather: Gather = alone) -> None:
+        """Take in the source's and the target's spans: vectors [spans, D], types [spans], valid bool [spans]."""
+        new = []
+        for vectors, types, valid in batch:
+            member = (F.one_hot(types.clamp(min=0), self.sums.shape[1]) * valid[:, None]).to(vectors.dtype)
+            new.append(torch.cat([member.T @ vectors, member.sum(0)[:, None]], dim=1))
+        self.sums = self.decay * self.sums + gather(torch.stack(new)).sum(0)
 
     def subtract(self, vectors: Tensor, language: int) -> Tensor:
-        """Unit vectors [spans, D] without their language's mean (0 source, 1 target), unit vectors again."""
-        total = self.sums[language].to(vectors.dtype)
-        return F.normalize(vectors - total[:-1] / total[-1].clamp(min=1), dim=-1)
+        """Unit vectors [..., D] without their language's center (0 source, 1 target), unit vectors again."""
+        sums, counts = self.sums[language, :, :-1], self.sums[language, :, -1:]
+        seen = counts > 0
+        center = torch.where(seen, sums / torch.where(seen, counts, 1), 0).sum(0) / seen.sum().clamp(min=1)
+        return F.normalize(vectors - center.to(vectors.dtype), dim=-1)
 
 
 class Thresholds:
@@ -315,7 +323,7 @@ class Denoiser:
         neighbors: K (eq. 9).
         local_threshold_scale: factor on the local thresholds.
         normalize_directions: give the global and the local direction equal weight before they are added.
-        center: compare vectors without their language's mean.
+        center: compare vectors without their language's center.
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
     """
@@ -340,7 +348,7 @@ class Denoiser:
     ):
         device, types = pseudo_labels.probabilities.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
-        self.centers = Centers(size, device=device) if center else None
+        self.centers = Centers(types, size, device=device) if center else None
         self.prototypes = Prototypes(types, size, decay, device)
         self.datastore = Datastore(types, size, neighbors, outside_share, capacity, exact_size, seed)
         self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
@@ -379,12 +387,11 @@ class Denoiser:
         if not self.sides:
             return soft
         vectors, valid_flat = projection[target].flatten(0, 2), valid.flatten()
-        source_vectors, source_valid = projection[source].flatten(0, 2), span_mask[source].flatten()
-        if self.centers is not None:
-            self.centers.update((source_vectors, vectors), (source_valid, valid_flat), self.gather)
-        source_vectors, vectors = self.centered(source_vectors, 0), self.centered(vectors, 1)
         pseudo = soft.argmax(-1).flatten()
-        gold = (source_vectors, labels[source].flatten(), source_valid)
+        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
+        if self.centers is not None:
+            self.centers.update(gold, (vectors, pseudo, valid_flat), gather=self.gather)
+            vectors, gold = self.centered(vectors, 1), (self.centered(gold[0], 0), *gold[1:])
         self.prototypes.update(*gold, self.gather)
         self.prototypes.update(vectors, pseudo, valid_flat, self.gather)
 

@@ -85,7 +85,7 @@ class GlodeTrainingArguments(TrainingArguments):
     center_vectors: bool = field(
         default=False,
         metadata={
-            "help": "Compare spans without the mean vector of their language: where the encoder learns fast (small encoders, "
+            "help": "Compare spans without the center of their language's vectors: where the encoder learns fast (a small one, "
             "rates far above the paper's), the vectors of all spans move together."
         },
     )

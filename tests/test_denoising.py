@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data_glode import GlodeCollator
-from denoising_glode import Datastore, Denoiser, Prototypes, PseudoLabels, Thresholds, directions, prune_overlaps, refine
+from denoising_glode import Centers, Datastore, Denoiser, Prototypes, PseudoLabels, Thresholds, directions, prune_overlaps, refine
 from modeling_glode import encode_words, span_grid
 from trainer_glode import GlodeTrainer, nll, soft_cross_entropy
 
@@ -315,6 +315,40 @@ def test_eq_6_over_processes_is_one_after_the_other_by_rank(seed: int):
         expected = [unit(vector) for vector in moving_average(expected, spans, decay)]
         for prototypes in processes:
             assert_near(prototypes.vectors, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_center_of_a_language_is_the_mean_of_its_types_decayed_means(seed: int):
+    rng = random.Random(seed)
+    types, size = 4, 5
+    centers = Centers(types, size, decay=0.8)
+    sums = [[[0.0] * size for _ in range(types)] for _ in range(2)]
+    counts = [[0.0] * types for _ in range(2)]
+    for _ in range(3):
+        batches = [random_batch(rng, types, size) for _ in range(2)]
+        centers.update(*(tensors_of(batch, size) for batch in batches))
+        for language, batch in enumerate(batches):
+            for c in range(types):
+                kept = [vector for vector, label in valid_spans(batch) if label == c]
+                counts[language][c] = 0.8 * counts[language][c] + len(kept)
+                sums[language][c] = [0.8 * old + sum(v[i] for v in kept) for i, old in enumerate(sums[language][c])]
+    for language in range(2):
+        query = random_unit(rng, size)
+        means = [[x / n for x in total] for total, n in zip(sums[language], counts[language], strict=True) if n > 0]
+        center = [sum(mean[i] for mean in means) / max(len(means), 1) for i in range(size)]
+        assert_near(centers.subtract(double([query]), language), [unit([q - m for q, m in zip(query, center, strict=True)])])
+
+
+def test_centers_make_a_common_drift_vanish():
+    """All vectors of a language move by the same; what is compared stays."""
+    rng = random.Random(0)
+    vectors, types = double([random_unit(rng, 8) for _ in range(50)]), torch.tensor([rng.randrange(3) for _ in range(50)])
+    seen, valid = [], torch.ones(50, dtype=torch.bool)
+    for drift in (0.0, 3.0):
+        centers = Centers(3, 8)
+        centers.update((vectors, types, valid), (vectors + drift, types, valid))
+        seen.append(centers.subtract(vectors + drift, 1))
+    assert_near(seen[1], seen[0].tolist())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -709,10 +743,11 @@ def test_the_denoiser_equals_the_reference(seed: int, normalize: bool, denoising
     assert moved > 0
 
 
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_two_processes_equal_one_with_the_joint_batch(seed: int):
+def test_two_processes_equal_one_with_the_joint_batch(seed: int, center: bool):
     material = Material(seed)
-    options = OPTIONS | {"normalize_directions": True}
+    options = OPTIONS | {"normalize_directions": True, "center": center}
     world = World(2)
     pair = [Denoiser(material.labels(), SIZE, **options, gather=world.gather(rank), rank=rank) for rank in range(2)]
     single = Denoiser(material.labels(), SIZE, **options)
@@ -744,7 +779,9 @@ def test_two_processes_equal_one_with_the_joint_batch(seed: int):
         assert_near(denoiser.pseudo_labels.probabilities, single.pseudo_labels.probabilities.tolist())
         for side in ("global", "local"):
             assert_near(denoiser.thresholds[side].values, single.thresholds[side].values.tolist())
-        assert sorted(zip(denoiser.datastore.vectors.tolist(), denoiser.datastore.types.tolist(), strict=True)) == stored
+        there = sorted(zip(denoiser.datastore.vectors.tolist(), denoiser.datastore.types.tolist(), strict=True))
+        assert [types for _, types in there] == [types for _, types in stored]
+        assert_near(double([vector for vector, _ in there]), [vector for vector, _ in stored])
     assert all(torch.equal(a, b) for a, b in zip(pair[0].state_dict().values(), pair[1].state_dict().values(), strict=True))
 
 
@@ -784,7 +821,7 @@ def test_begin_epoch_acts_once_an_epoch():
 @pytest.mark.parametrize("epochs", [0, 1, 3])
 def test_a_restored_denoiser_takes_the_same_next_steps(epochs: int):
     material = Material(2)
-    options = OPTIONS | {"outside_share": 0.5}
+    options = OPTIONS | {"outside_share": 0.5, "center": epochs % 2 == 1}
     first, second = Denoiser(material.labels(), SIZE, **options), Denoiser(Material(2).labels(), SIZE, **options)
     run_some(first, material, range(epochs))  # in the middle of an epoch: sums and collected spans are not empty
     saved = {name: tensor.clone() for name, tensor in first.state_dict().items()}

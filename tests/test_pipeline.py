@@ -161,3 +161,22 @@ def test_a_fresh_process_in_another_directory_loads_it_in_one_line(directory, ne
     output = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     for found in json.loads(output.splitlines()[-1]):
         assert [bare(entities) for entities in found] == [bare(entities) for entities in ner(TEXTS)]
+
+
+# The Inference Endpoints toolkit's version, laid over the environment's packages; what it needs that transformers 5 does not.
+TRANSFORMERS_4 = "transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0 requests charset_normalizer urllib3 idna certifi"
+
+
+@pytest.mark.slow
+def test_transformers_4_51_finds_the_same(directory, ner, tmp_path):
+    copy, overlay = shutil.copytree(directory, tmp_path / "copy"), tmp_path / "overlay"
+    make_portable(copy)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(overlay), *TRANSFORMERS_4.split()]
+    subprocess.run(install, check=True, capture_output=True)
+    environment = os.environ | {"HF_HOME": str(tmp_path), "PYTHONPATH": str(overlay)}
+    code = "import transformers; assert transformers.__version__ == '4.51.3'\n" + FRESH
+    command = [sys.executable, "-c", code, str(copy), json.dumps(TEXTS)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for found in json.loads(done.stdout.splitlines()[-1]):
+        assert [bare(entities) for entities in found] == [bare(entities) for entities in ner(TEXTS)]

@@ -66,8 +66,8 @@ def pushed(corpora, backbone, tmp_path_factory):
         yield hub, directory
 
 
-def commits(hub: HubServer) -> list[dict]:
-    repository, found = hub.store.repos["model/user/glode-de"], []
+def commits(hub: HubServer, name: str = "user/glode-de") -> list[dict]:
+    repository, found = hub.store.repos[f"model/{name}"], []
     at = repository["refs"]["main"]
     while at:
         found.append(repository["commits"][at] | {"id": at})

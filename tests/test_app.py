@@ -1,0 +1,88 @@
+"""Protects the demo page: what is highlighted is the text itself, nested entities stay in the table, right-to-left languages read
+right, the report shows what metrics.json says, and a wrong model ends in one message."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_encoder_config
+
+import app
+from modeling_glode import GlodeConfig, GlodeModel
+from publishing_glode import copy_code
+
+TEXT = "Anna Berg lives in New York , Otto von Hagen flew to Oslo ."
+
+
+@pytest.fixture(scope="module")
+def directory(tokenizer, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("app") / "model"
+    torch.manual_seed(1)
+    model = GlodeModel(GlodeConfig(tiny_encoder_config("xlm-roberta", len(tokenizer)), max_span_length=3, max_tokens=32))
+    with torch.no_grad():
+        model.classifier.linear.weight.mul_(20)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    copy_code(path)
+    per_type = {"PER": {"precision": 50.0, "recall": 25.0, "f1": 33.333, "gold": 4}}
+    epochs = [{"epoch": n, "confidence": 0.9, "spans": {"O": 90, "PER": 10 + n}} for n in range(3)]
+    metrics = {"target_model": {"test": {"strict": {"per_type": per_type}}}, "pseudo_labels": epochs}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "README.md").write_text("---\nlanguage: [ar, en]\nwidget:\n- text: تعمل ليلى في القاهرة.\n---\n# A model\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def ner(directory):
+    return app.load(str(directory))[0]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("text", [TEXT, "", "  \n", "no"])
+def test_the_pieces_are_the_text(ner, text: str, nested: bool):
+    pieces, rows = app.tag(ner, text, 0.0, nested)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert all(text[start:end] == word for _, word, _, start, end in rows)
+    labelled = [piece for piece, label in pieces if label]
+    assert set(labelled) <= {row[1] for row in rows}
+    if not nested:
+        assert len(labelled) == len(rows)
+
+
+def test_the_threshold_drops_entities(ner):
+    assert len(app.tag(ner, TEXT, 0.0, False)[1]) > 0
+    assert app.tag(ner, TEXT, 1.0, False) == ([(TEXT, None)], [])
+
+
+def test_a_type_has_one_color():
+    pieces = [("a", "PER 0.91"), ("b", None), ("c", "PER 0.50"), ("d", "LOC 0.70")]
+    colors = app.colored(pieces, ["LOC", "PER"])
+    assert colors["PER 0.91"] == colors["PER 0.50"] != colors["LOC 0.70"]
+
+
+def components(page) -> dict:
+    return {(block.get_config().get("elem_id") or block.get_config().get("label")): block for block in page.blocks.values()}
+
+
+def test_the_page_knows_language_examples_and_report(ner, directory):
+    found = components(app.build(ner, directory))
+    assert found["text"].rtl and found["entities"].rtl
+    assert found["text"].value == "تعمل ليلى في القاهرة."
+    assert found["Strict scores by type"].value["data"] == [["PER", 50.0, 25.0, 33.3, 4]]
+    assert found["Spans of each type in the pseudo labels"].value["data"][-1] == [2, 0.9, 90, 12]
+
+
+def test_a_model_without_card_and_report_has_a_page_as_well(ner, directory, tmp_path):
+    found = components(app.build(ner, tmp_path))
+    assert not found["text"].rtl and "Strict scores by type" not in found
+    assert app.read_report(tmp_path) == ([], [], [])
+
+
+def test_a_wrong_model_ends_in_one_message(tmp_path):
+    command = [sys.executable, "app.py", "--model", str(tmp_path / "nothing")]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: model")
