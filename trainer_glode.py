@@ -100,7 +100,8 @@ class GlodeTrainingArguments(TrainingArguments):
     datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
     datastore_size: int = field(default=200_000, metadata={"help": "The most span vectors that the datastore holds."})
     datastore_exact_size: int = field(
-        default=20_000, metadata={"help": "Beyond so many vectors the search is approximate; its recall is logged."}
+        default=20_000,
+        metadata={"help": "Beyond so many vectors the search is approximate; its recall and the error of the shares are logged."},
     )
     mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
     mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
@@ -164,7 +165,7 @@ class DenoisingCallback(TrainerCallback):
             self.history.append(entry)
             logs = {f"pseudo_labels_{name}": value for name, value in entry.items() if isinstance(value, float)}
             store = self.trainer.denoiser.datastore
-            logs |= {"datastore_size": len(store), "datastore_recall": store.recall}
+            logs |= {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
             self.trainer.log(logs)
 
 

@@ -26,44 +26,46 @@ import run_crossner  # noqa: E402
 
 
 def target_trainer(options: argparse.Namespace, directory: str):
-    """A target-stage trainer on the demo, with untrained pseudo labels and a datastore of the corpora's own span vectors."""
+    """A target-stage trainer on the demo that stands in its third epoch: a trained model, its pseudo labels, and a datastore of
+    the corpora's own span vectors."""
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed 0"
-    argv += f" --per_device_train_batch_size {options.batch_size} --max_span_length {options.length}"
+    argv += f" --per_device_train_batch_size {options.batch_size} --max_span_length {options.length} --eval_strategy no"
+    argv += " --save_strategy no --load_best_model_at_end false"
     run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
-    model = run.fresh_model()
-    labels = run.trainer(model, "source").assign_pseudo_labels(run.target)
-    trainer = run.trainer(model, "target", labels)
-    vectors = span_vectors(trainer, options.datastore)
-    types = torch.randint(0, run.config.num_labels, (options.datastore,), generator=torch.Generator().manual_seed(0))
-    denoiser = trainer.denoiser
-    denoiser.datastore.exact_size = options.exact_size
-    denoiser.datastore.store(vectors, types)
-    for thresholds in denoiser.thresholds.values():
-        thresholds.values = torch.full_like(thresholds.values, 0.3)
-    denoiser.epoch = 2
-    trainer.state.epoch, trainer.state.max_steps = 3.0, 100
+    source = run.source_stage()
+    trainer = run.trainer(source.model, "target", source.assign_pseudo_labels(run.target))
+    denoiser, store = trainer.denoiser, trainer.denoiser.datastore
+    store.exact_size, store.outside_share = options.exact_size, 0.3
+    trainer.state.max_steps = 100
+    for epoch in (0, 1):  # the second pass knows the datastore, and with it the local thresholds
+        fill(trainer, options.datastore)
+        denoiser.begin_epoch(epoch + 1)
+    trainer.state.epoch = 2.0
     trainer.create_optimizer_and_scheduler(100)
     return trainer
 
 
 @torch.no_grad()
-def span_vectors(trainer, number: int) -> torch.Tensor:
-    """Projections of spans of both corpora as the denoiser collects them, pass after pass."""
-    size, found, count = 2 * trainer.args.per_device_train_batch_size, [], 0
+def fill(trainer, number: int) -> None:
+    """Pass the corpora through the denoiser until the datastore's next vectors are `number`."""
+    size, store = 2 * trainer.args.per_device_train_batch_size, trainer.denoiser.datastore
     trainer.model.train()
-    for epoch in itertools.count():
-        trainer.sampler.set_epoch(epoch)
+    for step in itertools.count():
+        trainer.sampler.set_epoch(step)
         indices = list(trainer.sampler)
         for at in range(0, len(indices), size):
             batch = trainer.data_collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
-            names = ("first_token", "last_token", "word_shapes")
+            spans = {name: batch[name] for name in ("labels", "window", "own_start", "span_mask")}
             rows = len(batch["first_token"])
             tokens = {name: batch[name][:rows] for name in ("input_ids", "attention_mask")}
-            projection = trainer.model(**tokens, **{name: batch[name] for name in names}, return_projection=True).projection
-            found.append(projection[batch["span_mask"]])
-            count += len(found[-1])
-            if count >= number:
-                return torch.cat(found)[:number]
+            words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
+            projection = trainer.model(**tokens, **words, return_projection=True).projection
+            trainer.denoiser.step(projection, **spans, step=1000 * step + at, beta=None)
+            collected = sum(len(types) for _, types in store.collected)
+            if collected >= number:
+                vectors, types = (torch.cat(column)[:number] for column in zip(*store.collected, strict=True))
+                store.collected = [(vectors, types)]
+                return
 
 
 def main() -> None:
@@ -79,7 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer = target_trainer(options, directory)
         figures = measure(trainer, options.repeats)
-        figures["recall of the search"] = round(trainer.denoiser.datastore.recall, 4)
+        store = trainer.denoiser.datastore
+        figures |= {"recall of the search": round(store.recall, 4), "error of the shares": round(store.deviation, 4)}
+        figures["stored O spans"] = round(float((store.types == 0).float().mean()), 4)
     figures |= {"settings": vars(options), "threads": torch.get_num_threads(), "machine": machine()}
     for name, value in figures.items():
         print(f"{name:24} {value}")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data_glode import GlodeCollator
 from denoising_glode import Centers, Datastore, Denoiser, Prototypes, PseudoLabels, Thresholds, directions, prune_overlaps, refine
@@ -531,6 +532,30 @@ def test_the_datastore_has_a_capacity():
         assert abs(kept.float().mean() - number / 2) < 5 * number / math.sqrt(12 * capacity)  # uniform
         stores.append(kept.tolist())
     assert stores[0] == stores[1] != stores[2]
+
+
+def clustered(number: int, purity: float) -> tuple[Tensor, Tensor]:
+    """Unit vectors around ten centers; a vector has its center's type with the given probability, else another."""
+    generator = torch.Generator().manual_seed(0)
+    centers, which = torch.randn(10, 16, generator=generator), torch.randint(0, 10, (number,), generator=generator)
+    vectors = F.normalize(centers[which] + 0.3 * torch.randn(number, 16, generator=generator), dim=-1)
+    other = torch.randint(0, 3, (number,), generator=generator)
+    return vectors, torch.where(torch.rand(number, generator=generator) < purity, which % 3, other)
+
+
+@pytest.mark.parametrize("purity", [0.0, 0.7, 0.97, 1.0])
+def test_a_large_datastore_is_searched_approximately_and_says_how_well(purity: float):
+    vectors, types = clustered(3000, purity)
+    exact, fast = Datastore(3, 16, 160), Datastore(3, 16, 160, exact_size=1000)
+    for store in (exact, fast):
+        store.store(vectors, types)
+    assert (exact.recall, exact.deviation, exact.coarse) == (1.0, 0.0, None)
+    queries = F.normalize(vectors[:200] + 0.1 * torch.randn(200, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    error = (exact.similarity(queries) - fast.similarity(queries)).abs()
+    assert fast.recall >= 0.95 and fast.deviation < 0.03 and error.mean() < 0.03
+    assert fast.similarity(queries).sum(1).allclose(torch.ones(200))
+    if purity == 1.0:
+        assert fast.deviation < 1e-3  # only where two centers meet
 
 
 def test_the_datastore_joins_uneven_processes_by_rank():

@@ -164,7 +164,9 @@ def test_a_fresh_process_in_another_directory_loads_it_in_one_line(directory, ne
 
 
 # The Inference Endpoints toolkit's version, laid over the environment's packages; what it needs that transformers 5 does not.
-TRANSFORMERS_4 = "transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0 requests charset_normalizer urllib3 idna certifi"
+TRANSFORMERS_4 = (
+    "transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0 requests charset_normalizer urllib3 idna certifi"
+)
 
 
 @pytest.mark.slow
