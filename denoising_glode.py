@@ -60,16 +60,18 @@ class PseudoLabels:
         self.probabilities[rows[owned]] = values[owned].to(self.probabilities.dtype)
         self.refined_in[window] = epoch
 
-    def synchronise(self, epoch: int, gather: Gather) -> None:
-        """Make the labels equal on all processes: each takes the labels of the lowest rank that refined the window in `epoch`."""
+    def merged(self, epoch: int, gather: Gather) -> tuple[Tensor, Tensor]:
+        """`probabilities` and `refined_in` of all processes: those of the lowest rank that refined the window in `epoch`."""
         versions = gather(self.refined_in)
         if len(versions) == 1:
-            return
-        first = (versions == epoch).int().argmax(0)
-        owner = first.repeat_interleave(self.offsets.diff())
+            return self.probabilities, self.refined_in
+        owner = (versions == epoch).int().argmax(0).repeat_interleave(self.offsets.diff())
         labels = gather(self.probabilities)
-        self.probabilities = labels[owner, torch.arange(len(owner), device=owner.device)]
-        self.refined_in = versions.amax(0)
+        return labels[owner, torch.arange(len(owner), device=owner.device)], versions.amax(0)
+
+    def synchronise(self, epoch: int, gather: Gather) -> None:
+        """Make the labels equal on all processes, see `merged`."""
+        self.probabilities, self.refined_in = self.merged(epoch, gather)
 
 
 def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
@@ -460,27 +462,33 @@ class Denoiser:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state as named tensors."""
-        store, labels = self.datastore, self.pseudo_labels
+        """All state of all processes as named tensors; every process has to call it. What differs by process, the sums of the
+        thresholds and the vectors collected in this epoch, comes with its rank."""
+        labels, store = self.pseudo_labels, self.datastore
+        probabilities, refined_in = labels.merged(self.epoch, self.gather)
+        vectors = torch.cat([v for v, _ in store.collected] or [store.vectors[:0]])
+        types = torch.cat([t for _, t in store.collected] or [store.types[:0]])
+        rank = torch.full_like(types, self.rank)
         state = {
             "epoch": torch.tensor(self.epoch),
             "pseudo_labels.offsets": labels.offsets,
-            "pseudo_labels.probabilities": labels.probabilities,
-            "pseudo_labels.refined_in": labels.refined_in,
+            "pseudo_labels.probabilities": probabilities,
+            "pseudo_labels.refined_in": refined_in,
             "prototypes.vectors": self.prototypes.vectors,
             "datastore.vectors": store.vectors,
             "datastore.types": store.types,
-            "collected.vectors": torch.cat([v for v, _ in store.collected] or [store.vectors[:0]]),
-            "collected.types": torch.cat([t for _, t in store.collected] or [store.types[:0]]),
+            "collected.vectors": _gather_uneven(vectors, self.gather),
+            "collected.types": _gather_uneven(types, self.gather),
+            "collected.rank": _gather_uneven(rank, self.gather),
         }
         if self.centers is not None:
             state["centers.sums"] = self.centers.sums
         for side, thresholds in self.thresholds.items():
-            state |= {f"thresholds.{side}.values": thresholds.values, f"thresholds.{side}.sums": thresholds.sums}
+            state |= {f"thresholds.{side}.values": thresholds.values, f"thresholds.{side}.sums": self.gather(thresholds.sums)}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave.
+        """Restore what `state_dict` gave. With another number of processes, each takes the share of every n-th.
 
         Raises:
             ValueError: the state belongs to another corpus or other types.
@@ -491,16 +499,16 @@ class Denoiser:
             state["pseudo_labels.probabilities"].shape != labels.probabilities.shape
         ):
             raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
+        processes = len(self.gather(self.thresholds["global"].sums))
         self.epoch = int(state["epoch"])
-        labels.probabilities, labels.refined_in = (
-            state["pseudo_labels.probabilities"].clone(),
-            state["pseudo_labels.refined_in"].clone(),
-        )
+        labels.probabilities = state["pseudo_labels.probabilities"].clone()
+        labels.refined_in = state["pseudo_labels.refined_in"].clone()
         self.prototypes.vectors = state["prototypes.vectors"].clone()
         if self.centers is not None:
             self.centers.sums = state["centers.sums"].clone()
         for side, thresholds in self.thresholds.items():
             thresholds.values = state[f"thresholds.{side}.values"].clone()
-            thresholds.sums = state[f"thresholds.{side}.sums"].clone()
+            thresholds.sums = state[f"thresholds.{side}.sums"][self.rank :: processes].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
-        self.datastore.collected = [(state["collected.vectors"], state["collected.types"])]
+        mine = state["collected.rank"] % processes == self.rank
+        self.datastore.collected = [(state["collected.vectors"][mine], state["collected.types"][mine])]

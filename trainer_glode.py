@@ -399,11 +399,12 @@ class GlodeTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.denoiser is not None and self.args.should_save:
-            state = {name: tensor.contiguous().cpu() for name, tensor in self.denoiser.state_dict().items()}
-            partial = Path(output_dir, f".{DENOISING_STATE}")
-            save_file(state, partial)
-            partial.replace(Path(output_dir, DENOISING_STATE))
+        if self.denoiser is not None:
+            state = self.denoiser.state_dict()  # gathers: every process takes part
+            if self.args.should_save:
+                partial = Path(output_dir, f".{DENOISING_STATE}")
+                save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, partial)
+                partial.replace(Path(output_dir, DENOISING_STATE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

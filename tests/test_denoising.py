@@ -807,7 +807,8 @@ def test_two_processes_equal_one_with_the_joint_batch(seed: int, center: bool):
         there = sorted(zip(denoiser.datastore.vectors.tolist(), denoiser.datastore.types.tolist(), strict=True))
         assert [types for _, types in there] == [types for _, types in stored]
         assert_near(double([vector for vector, _ in there]), [vector for vector, _ in stored])
-    assert all(torch.equal(a, b) for a, b in zip(pair[0].state_dict().values(), pair[1].state_dict().values(), strict=True))
+    states = world.run(*(denoiser.state_dict for denoiser in pair))
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
 def run_some(denoiser: Denoiser, material: Material, epochs: Sequence[int]) -> None:
@@ -864,6 +865,43 @@ def test_a_restored_denoiser_takes_the_same_next_steps(epochs: int):
             assert torch.equal(tensor, states[1][name]), name
     fresh = Material(2).labels()
     assert not torch.equal(first.pseudo_labels.probabilities, fresh.probabilities)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_state_of_two_processes_is_taken_up_by_any_number(processes: int):
+    """Saved in the middle of an epoch; two go on exactly, one and three lose nothing."""
+    material, options = Material(4), OPTIONS | {"outside_share": 0.5, "center": True}
+
+    def together(world: World, denoisers: list[Denoiser], epoch: int, batches: list, step: int) -> None:
+        world.run(*(lambda d=d: d.begin_epoch(epoch) for d in denoisers))
+        world.run(*(lambda d=d, b=b: d.step(**b, step=step, beta=0.9) for d, b in zip(denoisers, batches, strict=True)))
+
+    def some(world: World) -> list[Denoiser]:
+        number = len(world.slots)
+        return [Denoiser(Material(4).labels(), SIZE, **options, gather=world.gather(r), rank=r) for r in range(number)]
+
+    two = World(2)
+    first = some(two)
+    for epoch in range(3):
+        together(two, first, epoch, [material.batch(1, [0, 1])[0], material.batch(1, [2])[0]], 10 * epoch)
+    saved = two.run(*(denoiser.state_dict for denoiser in first))[1]
+    world = World(processes)
+    second = some(world)
+    world.run(*(lambda d=d: d.load_state_dict(saved) for d in second))
+    for name, tensor in world.run(*(denoiser.state_dict for denoiser in second))[0].items():
+        if name.startswith("collected"):
+            assert len(tensor) == len(saved[name])
+        elif name.endswith("sums") and name.startswith("thresholds"):
+            assert_near(tensor.sum(0), saved[name].sum(0).tolist())
+        else:
+            assert torch.equal(tensor, saved[name]), name
+    if processes == 2:
+        batches = [material.batch(1, [3])[0], material.batch(1, [4, 5])[0]]
+        for epoch in (2, 3):
+            for group, members in ((two, first), (world, second)):
+                together(group, members, epoch, batches, 10 * epoch + 1)
+        states = [group.run(*(d.state_dict for d in members))[0] for group, members in ((two, first), (world, second))]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @pytest.mark.parametrize("owned, length, types", [([2, 3], 2, 4), ([2, 3], 3, 3), ([3, 2], 2, 3), ([2, 3, 1], 2, 3), ([2], 2, 3)])
