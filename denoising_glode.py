@@ -188,6 +188,7 @@ class Datastore:
 
     Args:
         neighbors: K.
+        neighbor_share: the most neighbours as a share of the store: all of a small store would tell every span the same.
         outside_share: the share of O spans that is kept.
         capacity: the most vectors that are stored; where more were collected, a uniform sample.
         exact_size: the most vectors that are searched exactly.
@@ -200,12 +201,13 @@ class Datastore:
         types: int,
         size: int,
         neighbors: int = 300,
+        neighbor_share: float = 1.0,
         outside_share: float = 0.03,
         capacity: int = 200_000,
         exact_size: int = 20_000,
         seed: int = 0,
     ):
-        self.number_of_types, self.size, self.neighbors = types, size, neighbors
+        self.number_of_types, self.size, self.most_neighbors, self.neighbor_share = types, size, neighbors, neighbor_share
         self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
         self.vectors, self.types = torch.empty(0, size), torch.empty(0, dtype=torch.long)
         self.collected: list[tuple[Tensor, Tensor]] = []
@@ -214,6 +216,11 @@ class Datastore:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def neighbors(self) -> int:
+        """K for the present store."""
+        return max(1, min(self.most_neighbors, int(self.neighbor_share * len(self))))
 
     def collect(self, vectors: Tensor, types: Tensor, valid: Tensor, draw: Sequence[int]) -> None:
         """Keep a sample of a batch: vectors [spans, D], types [spans], valid bool [spans]. `draw` seeds the choice of O spans."""
@@ -260,7 +267,7 @@ class Datastore:
         index.train(stored)
         index = _on_device(index)
         index.add(stored)
-        neighbors = min(self.neighbors, len(stored))
+        neighbors = self.neighbors
         least = exact.search(sample, neighbors)[0][:, -1:]  # by similarity, for equal vectors may stand for each other
         for probes in (2**i for i in range(cells.bit_length() - 2)):
             index.nprobe = probes
@@ -270,7 +277,7 @@ class Datastore:
         return exact, 1.0
 
     def similarity(self, vectors: Tensor) -> Tensor:
-        """Eq. 9: the share of each type among the nearest K stored vectors (all, where there are fewer).
+        """Eq. 9: the share of each type among the nearest K stored vectors.
 
         [spans, D] -> [spans, types]; zeros while nothing is stored.
         """
@@ -345,7 +352,7 @@ class Denoiser:
         size: D.
         denoising: "both", "global", "local" or "none".
         directions: "multiple" or "single" (eq. 8).
-        neighbors: K (eq. 9).
+        neighbors, neighbor_share: K (eq. 9), see [`Datastore`].
         local_threshold_scale: factor on the local thresholds.
         normalize_directions: give the global and the local direction equal weight before they are added.
         center: compare vectors without their language's center.
@@ -360,6 +367,7 @@ class Denoiser:
         denoising: str = "both",
         directions: str = "multiple",
         neighbors: int = 300,
+        neighbor_share: float = 1.0,
         decay: float = 0.99,
         local_threshold_scale: float = 0.9,
         normalize_directions: bool = False,
@@ -375,7 +383,7 @@ class Denoiser:
         self.pseudo_labels = pseudo_labels
         self.centers = Centers(types, size, device=device) if center else None
         self.prototypes = Prototypes(types, size, decay, device)
-        self.datastore = Datastore(types, size, neighbors, outside_share, capacity, exact_size, seed)
+        self.datastore = Datastore(types, size, neighbors, neighbor_share, outside_share, capacity, exact_size, seed)
         self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
         self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
         self.multiple = directions == "multiple"

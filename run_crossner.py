@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -30,9 +31,9 @@ from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from checkpoints_glode import damage, newest_checkpoint
 from data_glode import (
     build_features,
     choose_span_length,
@@ -60,7 +61,7 @@ from publishing_glode import (
     write_card,
 )
 from tokens_glode import predict_entities, train_token_classifier
-from trainer_glode import GlodeTrainer, GlodeTrainingArguments
+from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments
 
 logger = logging.get_logger("glode")
 
@@ -191,6 +192,12 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
         for name in names:
             if (value := getattr(values, name)) is not None and value < 1:
                 raise InputError(f"--{name} {value}: expected a number from 1 on.")
+    if (wanted := training.resume_from_checkpoint) and wanted != "auto":
+        stages = Path(training.output_dir, "source_checkpoints"), Path(training.output_dir, "target_checkpoints")
+        if not Path(wanted).is_dir() or Path(wanted).resolve().parent not in [stage.resolve() for stage in stages]:
+            raise InputError(
+                f"--resume_from_checkpoint {wanted}: no checkpoint of --output_dir {training.output_dir}. Give auto."
+            )
     if run.export_token_classifier and run.stage == "source":
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
     if model.max_tokens < 8:
@@ -466,41 +473,42 @@ class Run:
 
     def source_stage(self) -> GlodeTrainer:
         watch = Stopwatch()
-        if self.run.source_model:
+        if directory := self.run.source_model or self._finished("source_model"):
             try:
-                model = GlodeModel.from_pretrained(self.run.source_model)
+                model = GlodeModel.from_pretrained(directory)
             except OSError as error:
-                raise InputError(f"--source_model {self.run.source_model}: {str(error).splitlines()[0]}") from error
+                raise InputError(f"--source_model {directory}: {str(error).splitlines()[0]}") from error
             found = (model.config.max_span_length, list(model.config.id2label.values()))
             if found != (self.length, self.labels):
                 raise InputError(
-                    f"--source_model {self.run.source_model} has L = {found[0]} and types {found[1]}; this run needs "
+                    f"--source_model {directory} has L = {found[0]} and types {found[1]}; this run needs "
                     f"L = {self.length} and {self.labels}. Give --max_span_length {found[0]}, or a model of these types."
                 )
             trainer = self.trainer(model, "source")
         else:
             self._heading("stage 1: source model")
             trainer = self.trainer(self.fresh_model(), "source")
-            trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
-            trainer.save_model(str(self.output / "source_model"), _internal_call=True)
+            trainer.train(resume_from_checkpoint=self._checkpoint("source"))
+            self._save_model(trainer, "source_model")
         self.metrics["cost"]["source_stage"] = watch.read()
         self.metrics["source_model"] = self._scores(trainer)
         return trainer
 
     def pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
         watch = Stopwatch()
-        if self.run.pseudo_labels:
-            labels = self._read_pseudo_labels(trainer)
+        if path := self.run.pseudo_labels or self._finished("pseudo_labels.safetensors"):
+            labels = self._read_pseudo_labels(Path(path), trainer)
         else:
             labels = trainer.assign_pseudo_labels(self.target)
             if self.main:
                 state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
-                save_file(state, self.output / "pseudo_labels.safetensors")
+                partial = self.output / ".pseudo_labels.safetensors"
+                save_file(state, partial)
+                partial.replace(self.output / "pseudo_labels.safetensors")
         self.metrics["cost"]["pseudo_labels"] = watch.read()
         return labels
 
-    def _read_pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
-        path = Path(self.run.pseudo_labels)
+    def _read_pseudo_labels(self, path: Path, trainer: GlodeTrainer) -> PseudoLabels:
         if not path.is_file():
             raise InputError(f"--pseudo_labels {path}: no such file.")
         try:
@@ -521,7 +529,7 @@ class Run:
         self._heading("stage 2: target model")
         watch = Stopwatch()
         trainer = self.trainer(self.fresh_model(), "target", labels)
-        trainer.train(resume_from_checkpoint=self._checkpoint(trainer))
+        trainer.train(resume_from_checkpoint=self._checkpoint("target"))
         trainer.save_model(str(self.output), _internal_call=True)  # publish() pushes it, with its card
         self.metrics["cost"]["target_stage"] = watch.read()
         self.metrics["target_model"] = self._scores(trainer)
@@ -553,11 +561,40 @@ class Run:
                 reachable = reachable_entities(corpus, windows, self.length)
                 scores[name] = {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
 
-    def _checkpoint(self, trainer: GlodeTrainer) -> str | None:
-        if not self.training.resume_from_checkpoint:
+    def _checkpoint(self, stage: str) -> str | None:
+        """Where a stage goes on with --resume_from_checkpoint; None begins it.
+
+        Raises:
+            InputError: the given checkpoint is not there or is damaged.
+        """
+        wanted = self.training.resume_from_checkpoint
+        if not wanted:
             return None
-        found = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
-        return found
+        required = (DENOISING_STATE,) if stage == "target" else ()
+        if wanted == "auto":
+            found = newest_checkpoint(self.output / f"{stage}_checkpoints", required)
+        else:
+            found = Path(wanted) if Path(wanted).resolve().parent.name == f"{stage}_checkpoints" else None
+            if found and (fault := damage(found, required)):
+                raise InputError(f"--resume_from_checkpoint {wanted}: {fault}. Give another checkpoint, or auto for the newest.")
+        if found and self.main:
+            console.print(f"goes on from {found}")
+        return found and str(found)
+
+    def _finished(self, name: str) -> Path | None:
+        """What a run that is resumed has finished already: `source_model` or `pseudo_labels.safetensors`, which are renamed into
+        place when they are whole."""
+        path = self.output / name
+        return path if self.training.resume_from_checkpoint and path.exists() else None
+
+    def _save_model(self, trainer: GlodeTrainer, name: str) -> None:
+        """Save a stage's model under a temporary name, and rename it."""
+        partial = self.output / f".{name}"
+        trainer.save_model(str(partial), _internal_call=True)  # publish() pushes it, with its card
+        if self.main:
+            shutil.rmtree(self.output / name, ignore_errors=True)
+            partial.rename(self.output / name)
+        trainer.accelerator.wait_for_everyone()
 
     def _heading(self, text: str) -> None:
         if self.main:

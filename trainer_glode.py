@@ -58,12 +58,21 @@ class GlodeTrainingArguments(TrainingArguments):
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept beside the best one."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints that are kept, the best one among them; two, should one be damaged."}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
+
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "auto goes on with the run in --output_dir, whatever stage it was stopped in; or a checkpoint's directory."
+        },
+    )
 
     denoising: str = field(
         default="both",
@@ -91,6 +100,10 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     prototype_decay: float = field(default=0.99, metadata={"help": "alpha, the moving average of the prototypes (eq. 6)."})
     num_neighbors: int = field(default=300, metadata={"help": "K, the neighbours that vote (eq. 9)."})
+    neighbor_share: float = field(
+        default=0.05,
+        metadata={"help": "The most neighbours as a share of the datastore: all of a small one would tell every span the same."},
+    )
     local_threshold_scale: float = field(default=0.9, metadata={"help": "Factor on the thresholds of the local side."})
     refine_start_epoch: int = field(
         default=3, metadata={"help": "The first epoch (from 1) that refines; thresholds exist after the second."}
@@ -148,6 +161,16 @@ class DenoisingCallback(TrainerCallback):
         self.trainer, self.references = trainer, references
         self.history: list[dict] = []
 
+    def on_train_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """A resumed run finds the history of the epochs before in the Trainer's log."""
+        names = list(self.trainer.model.config.id2label.values())
+        for logs in state.log_history:
+            if "pseudo_labels_confidence" in logs:
+                entry = {"epoch": round(logs["epoch"]), "confidence": logs["pseudo_labels_confidence"]}
+                entry["spans"] = {name: logs[f"pseudo_labels_spans_{name}"] for name in names}
+                scores = {name: logs.get(f"pseudo_labels_{name}") for name in ("precision", "recall", "f1")}
+                self.history.append(entry | {name: value for name, value in scores.items() if value is not None})
+
     def on_epoch_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         epoch = int(state.epoch or 0)
         self.trainer.sampler.set_epoch(epoch)
@@ -164,6 +187,7 @@ class DenoisingCallback(TrainerCallback):
             entry = {"epoch": epoch} | self.trainer.pseudo_label_report(self.references)
             self.history.append(entry)
             logs = {f"pseudo_labels_{name}": value for name, value in entry.items() if isinstance(value, float)}
+            logs |= {f"pseudo_labels_spans_{name}": number for name, number in entry["spans"].items()}
             store = self.trainer.denoiser.datastore
             logs |= {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
             self.trainer.log(logs)
@@ -232,6 +256,7 @@ class GlodeTrainer(Trainer):
                 denoising=args.denoising,
                 directions=args.directions,
                 neighbors=args.num_neighbors,
+                neighbor_share=args.neighbor_share,
                 decay=args.prototype_decay,
                 local_threshold_scale=args.local_threshold_scale,
                 normalize_directions=args.normalize_directions,

@@ -377,3 +377,19 @@ def test_the_demo_does_not_swallow_a_given_file(name: str):
     data = run_crossner.DataArguments(target_lang="de", **{name: "mine.iob2"})
     with pytest.raises(InputError, match=f"--{name} is given without"):
         run_crossner.load_corpora(data)
+
+
+@pytest.mark.parametrize("wanted", ["nothing", "newest"])
+def test_a_checkpoint_that_is_not_the_runs(command: Command, wanted: str):
+    assert f"--resume_from_checkpoint {wanted}" in (message := command.error(resume_from_checkpoint=wanted))
+    assert "auto" in message
+
+
+def test_a_damaged_checkpoint_that_is_asked_for(command: Command):
+    (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").mkdir(parents=True)
+    message = command.error(resume_from_checkpoint=checkpoint)
+    assert "trainer_state.json is missing" in message and str(checkpoint) in message
+
+
+def test_a_token_classifier_needs_the_target_stage(command: Command):
+    assert "--stage all" in command.error(export_token_classifier="true", stage="source")

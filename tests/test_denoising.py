@@ -534,6 +534,18 @@ def test_the_datastore_has_a_capacity():
     assert stores[0] == stores[1] != stores[2]
 
 
+def test_a_small_datastore_has_few_neighbours():
+    vectors, types = clustered(100, 1.0)
+    store, rng = Datastore(3, 16, 300, neighbor_share=0.07), random.Random(0)
+    store.store(vectors, types)
+    assert store.neighbors == 7
+    queries = [random_unit(rng, 16) for _ in range(20)]
+    stored = list(zip(vectors.double().tolist(), types.tolist(), strict=True))
+    assert_near(store.similarity(double(queries)), [neighbour_shares(query, stored, 7, 3) for query in queries])
+    store.store(vectors[:1], types[:1])
+    assert store.neighbors == 1
+
+
 def clustered(number: int, purity: float) -> tuple[Tensor, Tensor]:
     """Unit vectors around ten centers; a vector has its center's type with the given probability, else another."""
     generator = torch.Generator().manual_seed(0)

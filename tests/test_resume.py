@@ -1,0 +1,145 @@
+"""Protects a run that is stopped: killed at any moment and resumed, it ends as the run that was never stopped, bit by bit; a
+damaged checkpoint is named and passed over; a finished stage is not trained again.
+
+`GLODE_KILLS=20 python -m pytest -s tests/test_resume.py` kills as often as it says and prints where."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints_glode import damage, newest_checkpoint
+
+ROOT = Path(__file__).parent.parent
+KILLS = int(os.environ.get("GLODE_KILLS", "5"))
+
+
+def whole_checkpoint(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "trainer_state.json").write_text("{}")
+    save_file({"x": torch.arange(1000.0)}, directory / "model.safetensors")
+    torch.save({"x": torch.arange(1000.0)}, directory / "optimizer.pt")
+    return directory
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("trainer_state.json", Path.unlink, "trainer_state.json is missing"),
+        ("model.safetensors", Path.unlink, "weights are missing"),
+        ("model.safetensors", cut, "model.safetensors"),
+        ("optimizer.pt", cut, "optimizer.pt"),
+        ("optimizer.pt", flip, "optimizer.pt"),
+        ("trainer_state.json", cut, "trainer_state.json"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, caplog, name, spoil, message):
+    older, newer = whole_checkpoint(tmp_path / "checkpoint-9"), whole_checkpoint(tmp_path / "checkpoint-10")
+    assert newest_checkpoint(tmp_path) == newer and damage(newer) is None
+    spoil(newer / name)
+    assert message in damage(newer)
+    assert newest_checkpoint(tmp_path) == older
+    assert newest_checkpoint(tmp_path, required=["denoising_state.safetensors"]) is None
+    assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+def start(backbone: Path, output: Path, *more: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-u",
+        "run_crossner.py",
+        "--config",
+        "recipes/demo.yaml",
+        "--target_lang",
+        "de",
+        "--use_cpu",
+        "true",
+    ]
+    command += ["--model_name_or_path", str(backbone), "--output_dir", str(output), "--max_source_samples", "40"]
+    command += ["--max_target_samples", "40", "--per_device_train_batch_size", "8", "--max_span_length", "3", "--dropout", "0.2"]
+    command += ["--num_train_epochs", "4", "--source_num_train_epochs", "2", "--learning_rate", "3e-3", "--disable_tqdm", "true"]
+    command += ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def result(output: Path) -> dict:
+    """What must not depend on having been stopped."""
+    metrics = json.loads((output / "metrics.json").read_text())
+    kept = {name: metrics[name] for name in ("source_model", "target_model", "pseudo_labels", "unreachable")}
+    last = max(output.glob("target_checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[-1]))
+    files = [output / "source_model/model.safetensors", output / "model.safetensors", output / "pseudo_labels.safetensors"]
+    tensors = {path.name + path.parent.name * (path.parent != output): load_file(path) for path in files}
+    return {"metrics": kept, "tensors": tensors | {"denoising": load_file(last / "denoising_state.safetensors")}}
+
+
+def assert_same(first: dict, second: dict) -> None:
+    assert first["metrics"] == second["metrics"]
+    assert first["tensors"].keys() == second["tensors"].keys()
+    for file, tensors in first["tensors"].items():
+        assert all(torch.equal(value, second["tensors"][file][name]) for name, value in tensors.items()), file
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_it_ends_the_same(backbone, tmp_path):
+    process = start(backbone, tmp_path / "whole")
+    text = process.communicate()[0]
+    assert process.returncode == 0, text[-3000:]
+    whole, rng, table, runs = result(tmp_path / "whole"), random.Random(0), [], 0
+    while len(table) < KILLS or not (tmp_path / f"run{runs}" / "metrics.json").exists():
+        output = tmp_path / f"run{runs}"
+        if (output / "metrics.json").exists():
+            runs += 1
+            continue
+        process = start(backbone, output, "--resume_from_checkpoint", "auto")
+        lines = []
+        for line in process.stdout:  # the moment that the stages begin
+            lines.append(line)
+            if line.startswith("entities"):
+                break
+        if len(table) < KILLS:
+            wait = rng.uniform(0.2, 4.0)
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+        process.wait()
+        if process.returncode == -signal.SIGKILL:
+            came = [Path(line.split()[-1]) for line in lines if line.startswith("goes on from")]
+            left = sorted(output.glob("*_checkpoints/checkpoint-*"), key=lambda path: (path.parent, path.stat().st_mtime))
+            names = ["/".join(paths[-1].parts[-2:]) if paths else "nothing" for paths in (came, left)]
+            table.append((round(wait, 2), *names))
+        else:
+            assert process.returncode == 0, "".join(lines)[-3000:]
+            assert_same(whole, result(output))
+    for row in table:
+        print("killed after {} s; had gone on from {}; left {}".format(*row))
+    assert len(table) == KILLS
+
+
+@pytest.mark.slow
+def test_a_finished_run_that_is_resumed_trains_nothing(backbone, tmp_path):
+    outputs = []
+    for more in ([], ["--resume_from_checkpoint", "auto"]):
+        process = start(backbone, tmp_path / "model", *more)
+        outputs.append(process.communicate()[0])
+        assert process.returncode == 0, outputs[-1][-3000:]
+    assert "stage 1" in outputs[0] and "stage 1" not in outputs[1]
+    assert "train_loss" not in outputs[1].split("stage 2")[1] or "'train_loss': '0'" in outputs[1]
