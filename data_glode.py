@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from modeling_glode import InputError, collate_windows, encode_words, in_words, resolve, span_grid, split_words
+from random_glode import uniform
 
 logger = logging.get_logger(__name__)
 
@@ -434,7 +435,7 @@ def gold_entities(corpus: Dataset) -> list[list[tuple[int, int, str]]]:
 
 
 class TwoStreams(torch.utils.data.Dataset):
-    """Source windows, then target windows, as one map-style data set."""
+    """Source windows, then target windows, as one map-style data set. An index beyond its end starts again: epoch after epoch."""
 
     def __init__(self, source: Dataset, target: Dataset | None):
         self.source, self.target = source, target
@@ -443,9 +444,10 @@ class TwoStreams(torch.utils.data.Dataset):
         return len(self.source) + (len(self.target) if self.target is not None else 0)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        border = len(self.source)
-        rows = [(self.source[i] if i < border else self.target[i - border]) | {"index": i} for i in indices]
-        return [row | {"window": row["index"] - border} for row in rows]
+        border, total = len(self.source), len(self)
+        places = [index % total for index in indices]
+        rows = [self.source[i] if i < border else self.target[i - border] for i in places]
+        return [row | {"index": n, "window": i - border} for row, n, i in zip(rows, indices, places, strict=True)]
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -456,38 +458,48 @@ class TwoStreamSampler(Sampler[int]):
 
     The order is a pure function of (seed, epoch). An epoch is one pass over the longer stream, the shorter one starts
     anew. Windows of similar length share a batch: within each run of batches both streams are sorted by length, and
-    the batches are shuffled afterwards.
+    the batches are shuffled afterwards. Several processes, of which each takes every n-th micro-batch, get together what
+    one process with n times the batch gets.
 
     Args:
         source_lengths, target_lengths: tokens of each window.
         source_batch, target_batch: windows of each stream a micro-batch; `target_batch` 0 leaves the target out.
+        processes: how many processes share an epoch.
     """
 
     run = 16
 
     def __init__(
-        self, source_lengths: Sequence[int], target_lengths: Sequence[int], source_batch: int, target_batch: int, seed: int
+        self,
+        source_lengths: Sequence[int],
+        target_lengths: Sequence[int],
+        source_batch: int,
+        target_batch: int,
+        seed: int,
+        processes: int = 1,
     ):
         self.streams = [(np.asarray(source_lengths), source_batch, 0)]
         if target_batch:
             self.streams.append((np.asarray(target_lengths), target_batch, len(source_lengths)))
-        self.steps = max(-(-len(lengths) // batch) for lengths, batch, _ in self.streams)
-        self.seed, self.epoch = seed, 0
+        self.steps = max(-(-len(lengths) // (batch * processes)) for lengths, batch, _ in self.streams)
+        self.seed, self.epoch, self.processes = seed, 0, processes
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.steps * sum(batch for _, batch, _ in self.streams)
+        return self.steps * self.processes * sum(batch for _, batch, _ in self.streams)
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
         drawn = [self._draw(generator, *stream) for stream in self.streams]
-        batches = np.concatenate(drawn, axis=1)
-        yield from batches[generator.permutation(self.steps)].ravel().tolist()
+        batches = np.concatenate([stream.reshape(self.steps, self.processes, -1) for stream in drawn], axis=2)
+        total = sum(len(lengths) for lengths, *_ in self.streams)  # an index tells the epoch as well, see TwoStreams
+        yield from (batches[generator.permutation(self.steps)].ravel() + self.epoch * total).tolist()
 
     def _draw(self, generator: np.random.Generator, lengths: np.ndarray, batch: int, shift: int) -> np.ndarray:
-        """[steps, batch] indices, sorted by length inside each run of batches."""
+        """[steps, batch of all processes] indices, sorted by length inside each run of batches."""
+        batch *= self.processes
         wanted = self.steps * batch
         passes = [generator.permutation(len(lengths)) for _ in range(-(-wanted // len(lengths)))]
         order = np.concatenate(passes)[:wanted]
@@ -510,7 +522,7 @@ class GlodeCollator:
         own_start       [3]             its first owned word
         mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
 
-    What is masked is a pure function of the seed and the batch's indices.
+    What is masked is a pure function of the seed, the epoch and the window.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -525,8 +537,7 @@ class GlodeCollator:
         scored = rows if self.keep_target else [row for row in rows if row.get("window", -1) < 0]
         batch = collate_windows([*scored, *masked], self.tokenizer.pad_token_id)
         if masked:
-            generator = np.random.default_rng([self.seed, *(row["index"] for row in rows)])
-            self._mask(batch, len(scored), generator)
+            self._mask(batch, len(scored), [row["index"] for row in masked])
         words = max(len(row["first_token"]) for row in scored)
         for name in ("first_token", "last_token", "word_shapes"):
             batch[name] = batch[name][: len(scored), :words]
@@ -538,12 +549,13 @@ class GlodeCollator:
             batch["labels"] = self._labels(scored, batch["span_mask"])
         return batch
 
-    def _mask(self, batch: dict[str, Tensor], first: int, generator: np.random.Generator) -> None:
+    def _mask(self, batch: dict[str, Tensor], first: int, indices: Sequence[int]) -> None:
         """Replace each ordinary token of the rows from `first` on by the mask token, with the given probability (eq. 2)."""
         tokens = batch["input_ids"]
-        ordinary = batch["attention_mask"].bool() & ~torch.isin(tokens, torch.tensor(self.tokenizer.all_special_ids))
-        ordinary[:first] = False
-        chosen = ordinary & torch.from_numpy(generator.random(tokens.shape) < self.mlm_probability)
+        chosen = batch["attention_mask"].bool() & ~torch.isin(tokens, torch.tensor(self.tokenizer.all_special_ids))
+        chosen[:first] = False
+        keys = torch.tensor(indices)[:, None] * 2**20 + torch.arange(tokens.shape[1])
+        chosen[first:] &= uniform(keys, self.seed) < self.mlm_probability
         batch["mlm_labels"] = tokens.masked_fill(~chosen, -100)
         batch["input_ids"] = tokens.masked_fill(chosen, self.tokenizer.mask_token_id)
 

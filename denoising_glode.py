@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_glode import select_spans
+from random_glode import uniform
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -60,18 +61,16 @@ class PseudoLabels:
         self.probabilities[rows[owned]] = values[owned].to(self.probabilities.dtype)
         self.refined_in[window] = epoch
 
-    def merged(self, epoch: int, gather: Gather) -> tuple[Tensor, Tensor]:
-        """`probabilities` and `refined_in` of all processes: those of the lowest rank that refined the window in `epoch`."""
-        versions = gather(self.refined_in)
-        if len(versions) == 1:
-            return self.probabilities, self.refined_in
-        owner = (versions == epoch).int().argmax(0).repeat_interleave(self.offsets.diff())
-        labels = gather(self.probabilities)
-        return labels[owner, torch.arange(len(owner), device=owner.device)], versions.amax(0)
-
-    def synchronise(self, epoch: int, gather: Gather) -> None:
-        """Make the labels equal on all processes, see `merged`."""
-        self.probabilities, self.refined_in = self.merged(epoch, gather)
+    def share(self, window: Tensor, written: Tensor, epoch: int, gather: Gather) -> None:
+        """After a write of all processes: each takes over what the others have written, the lowest rank's where several have
+        the same window. window [batch], written bool [batch]."""
+        windows = gather(window)
+        if len(windows) == 1:
+            return
+        start, words = torch.zeros_like(window), int(gather(self.offsets.diff()[window].max()).max())
+        labels, written = gather(self.read(window, start, words)), gather(written)
+        for theirs, values, mask in reversed(list(zip(windows, labels, written, strict=True))):
+            self.write(theirs[mask], start[mask], values[mask], epoch)
 
 
 def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
@@ -210,7 +209,7 @@ class Datastore:
         self.number_of_types, self.size, self.most_neighbors, self.neighbor_share = types, size, neighbors, neighbor_share
         self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
         self.vectors, self.types = torch.empty(0, size), torch.empty(0, dtype=torch.long)
-        self.collected: list[tuple[Tensor, Tensor]] = []
+        self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
         self.index, self.coarse, self.coarse_types = None, None, self.types
         self.recall, self.deviation = 1.0, 0.0
 
@@ -222,19 +221,30 @@ class Datastore:
         """K for the present store."""
         return max(1, min(self.most_neighbors, int(self.neighbor_share * len(self))))
 
-    def collect(self, vectors: Tensor, types: Tensor, valid: Tensor, draw: Sequence[int]) -> None:
-        """Keep a sample of a batch: vectors [spans, D], types [spans], valid bool [spans]. `draw` seeds the choice of O spans."""
-        generator = np.random.default_rng([self.seed, *draw])
-        lucky = torch.from_numpy(generator.random(len(types)) < self.outside_share).to(types.device)
+    def collect(self, vectors: Tensor, types: Tensor, valid: Tensor, keys: Tensor, step: int) -> None:
+        """Keep a sample of a batch: vectors [spans, D], types [spans], valid bool [spans].
+
+        Which O spans are kept follows from the seed, the step and the spans' `keys` [spans], whatever process has them.
+        """
+        lucky = uniform(keys, self.seed, step) < self.outside_share
         kept = valid & ((types != 0) | lucky)
-        self.collected.append((vectors[kept].float(), types[kept]))
+        when = torch.stack([torch.full_like(keys, step), keys], dim=1)
+        self.collected.append((vectors[kept].float(), types[kept], when[kept]))
+
+    def joined(self, gather: Gather) -> tuple[Tensor, Tensor, Tensor]:
+        """What all processes have collected: vectors [spans, D], types [spans] and (step, key) [spans, 2], in the order of the
+        latter, which does not depend on the number of processes."""
+        empty = (self.vectors[:0], self.types[:0], self.types.new_empty(0, 2))
+        columns = [torch.cat(parts) for parts in zip(empty, *self.collected, strict=True)]
+        vectors, types, when = (_gather_uneven(column, gather) for column in columns)
+        order = when[:, 1].argsort(stable=True)
+        order = order[when[order, 0].argsort(stable=True)]
+        return vectors[order], types[order], when[order]
 
     def rebuild(self, epoch: int, gather: Gather = alone) -> None:
         """Index what all processes have collected, and start to collect anew."""
-        vectors = torch.cat([v for v, _ in self.collected] or [self.vectors[:0]])
-        types = torch.cat([t for _, t in self.collected] or [self.types[:0]])
+        vectors, types, _ = self.joined(gather)
         self.collected = []
-        vectors, types = _gather_uneven(vectors, gather), _gather_uneven(types, gather)
         if len(types) > self.capacity:
             generator = np.random.default_rng([self.seed, epoch])
             chosen = np.sort(generator.choice(len(types), self.capacity, replace=False))
@@ -415,6 +425,8 @@ class Denoiser:
             [target rows, words, length, types].
         """
         source, target = window < 0, window >= 0
+        cells = torch.arange(span_mask[0].numel(), device=window.device).view(span_mask.shape[1:])
+        keys = window[:, None, None] * 2**20 + cells - own_start[:, None, None] * span_mask.shape[2]
         window, own_start, valid = window[target], own_start[target], span_mask[target]
         soft = self.pseudo_labels.read(window, own_start, span_mask.shape[1])
         if not self.sides:
@@ -444,14 +456,14 @@ class Denoiser:
             towards += side_towards
         if beta is not None:
             # Once an epoch, also where the sampler shows a sentence more often.
-            due = (self.pseudo_labels.refined_in[window] != self.epoch)[:, None, None].expand_as(valid)[valid]
-            soft[valid] = torch.where(due[:, None], refine(soft[valid], towards, beta), soft[valid])
+            due = self.pseudo_labels.refined_in[window] != self.epoch
+            moves = due[:, None, None].expand_as(valid)[valid]
+            soft[valid] = torch.where(moves[:, None], refine(soft[valid], towards, beta), soft[valid])
             self.pseudo_labels.write(window, own_start, soft, self.epoch)
+            self.pseudo_labels.share(window, due, self.epoch, self.gather)
         if "local" in self.sides:
-            self.datastore.collect(*gold, draw=(step, self.rank, 0))
-            self.datastore.collect(
-                queries, soft[valid].argmax(-1), torch.ones_like(types, dtype=torch.bool), draw=(step, self.rank, 1)
-            )
+            self.datastore.collect(*gold, keys[source].flatten(), step)
+            self.datastore.collect(vectors, soft.argmax(-1).flatten(), valid_flat, keys[target].flatten(), step)
         return soft
 
     def centered(self, vectors: Tensor, language: int) -> Tensor:
@@ -462,7 +474,6 @@ class Denoiser:
         """Set the thresholds and rebuild the datastore from the epoch that ended; does nothing where that is done already."""
         if epoch <= self.epoch:
             return
-        self.pseudo_labels.synchronise(self.epoch, self.gather)
         for thresholds in self.thresholds.values():
             thresholds.set(self.gather)
         if "local" in self.sides:
@@ -470,24 +481,19 @@ class Denoiser:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state of all processes as named tensors; every process has to call it. What differs by process, the sums of the
-        thresholds and the vectors collected in this epoch, comes with its rank."""
+        """All state of all processes as named tensors; every process has to call it. The sums of the thresholds come
+        apart for each process, so that their order is kept."""
         labels, store = self.pseudo_labels, self.datastore
-        probabilities, refined_in = labels.merged(self.epoch, self.gather)
-        vectors = torch.cat([v for v, _ in store.collected] or [store.vectors[:0]])
-        types = torch.cat([t for _, t in store.collected] or [store.types[:0]])
-        rank = torch.full_like(types, self.rank)
+        collected = store.joined(self.gather)
         state = {
             "epoch": torch.tensor(self.epoch),
             "pseudo_labels.offsets": labels.offsets,
-            "pseudo_labels.probabilities": probabilities,
-            "pseudo_labels.refined_in": refined_in,
+            "pseudo_labels.probabilities": labels.probabilities,
+            "pseudo_labels.refined_in": labels.refined_in,
             "prototypes.vectors": self.prototypes.vectors,
             "datastore.vectors": store.vectors,
             "datastore.types": store.types,
-            "collected.vectors": _gather_uneven(vectors, self.gather),
-            "collected.types": _gather_uneven(types, self.gather),
-            "collected.rank": _gather_uneven(rank, self.gather),
+            **dict(zip(("collected.vectors", "collected.types", "collected.when"), collected, strict=True)),
         }
         if self.centers is not None:
             state["centers.sums"] = self.centers.sums
@@ -496,7 +502,7 @@ class Denoiser:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave. With another number of processes, each takes the share of every n-th.
+        """Restore what `state_dict` gave, in any number of processes.
 
         Raises:
             ValueError: the state belongs to another corpus or other types.
@@ -518,5 +524,5 @@ class Denoiser:
             thresholds.values = state[f"thresholds.{side}.values"].clone()
             thresholds.sums = state[f"thresholds.{side}.sums"][self.rank :: processes].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
-        mine = state["collected.rank"] % processes == self.rank
-        self.datastore.collected = [(state["collected.vectors"][mine], state["collected.types"][mine])]
+        collected = (state[f"collected.{name}"][self.rank :: processes] for name in ("vectors", "types", "when"))
+        self.datastore.collected = [tuple(collected)]

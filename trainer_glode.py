@@ -265,18 +265,25 @@ class GlodeTrainer(Trainer):
                 capacity=args.datastore_size,
                 exact_size=args.datastore_exact_size,
                 seed=args.seed,
-                gather=lambda tensor: self.accelerator.gather(tensor[None]),
+                gather=self._gather,
                 rank=self.accelerator.process_index,
             )
         if source is not None:
             lengths = [[len(ids) for ids in stream["input_ids"]] if stream is not None else [] for stream in (source, target)]
-            self.sampler = TwoStreamSampler(*lengths, args.per_device_train_batch_size, self.target_batch_size, args.seed)
+            batches = (args.per_device_train_batch_size, self.target_batch_size)
+            self.sampler = TwoStreamSampler(*lengths, *batches, args.seed, args.world_size)
+            tokens = np.mean(lengths[1]) - processing_class.num_special_tokens_to_add() if target is not None else 1.0
+            self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
             self.mean_spans = [
                 float(span_counts(stream, length).mean()) if stream is not None else 1.0 for stream in (source, target)
             ]
         self.denoising_callback = DenoisingCallback(self, target_references)
         self.add_callback(self.denoising_callback)
         self._components: dict[str, list[Tensor]] = defaultdict(list)
+
+    def _gather(self, tensor: Tensor) -> Tensor:
+        """[...] -> [processes, ...], by rank."""
+        return self.accelerator.gather(tensor[None])
 
     # ------------------------------------------------------------------------------------------------------------ batches
 
@@ -316,9 +323,9 @@ class GlodeTrainer(Trainer):
                     nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0]
                 )
         loss = sum(losses.values())
-        if outputs.mlm_loss is not None:
-            losses["mlm_loss"] = outputs.mlm_loss
-            loss = loss + self.args.mlm_weight * outputs.mlm_loss
+        if outputs.mlm_loss is not None:  # a token weighs the same in every batch, as a span does
+            losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
+            loss = loss + self.args.mlm_weight * losses["mlm_loss"]
         for name, value in losses.items():
             self._components[name].append(value.detach())
         return (loss, outputs) if return_outputs else loss
@@ -382,9 +389,9 @@ class GlodeTrainer(Trainer):
         for inputs in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
             inputs = self._prepare_inputs(inputs)
             logits, _, window = self._logits(self.model, inputs)
-            labels.write(window + len(windows), inputs["own_start"], logits.softmax(-1), epoch=0)
-        labels.synchronise(0, lambda tensor: self.accelerator.gather(tensor[None]))
-        labels.refined_in.fill_(-1)
+            window = window + len(windows)
+            labels.write(window, inputs["own_start"], logits.softmax(-1))
+            labels.share(window, torch.ones_like(window, dtype=torch.bool), -1, self._gather)
         return labels
 
     def pseudo_entities(self, sentences: int) -> list[list[tuple[int, int, str]]]:

@@ -596,8 +596,20 @@ def test_sampler_is_a_function_of_seed_and_epoch():
     sampler = TwoStreamSampler(lengths_of(60, 0), lengths_of(90, 1), 4, 4, 1)
     sampler.set_epoch(2)
     assert list(sampler) == orders[2] == list(sampler)
+    assert {index // 150 for index in orders[2]} == {2}  # an index tells the epoch
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batches_of_one(processes: int):
+    lengths = (lengths_of(50, 0), lengths_of(70, 1))
+    one = np.array(list(TwoStreamSampler(*lengths, 2 * processes, 3 * processes, 1))).reshape(-1, 5 * processes)
+    several = np.array(list(TwoStreamSampler(*lengths, 2, 3, 1, processes))).reshape(-1, processes, 5)
+    assert len(one) == len(several)
+    border = 2 * processes
+    assert np.array_equal(one[:, :border].reshape(-1, processes, 2), several[..., :2])
+    assert np.array_equal(one[:, border:].reshape(-1, processes, 3), several[..., 2:])
 
 
 def test_sampler_of_the_source_alone():
@@ -631,6 +643,10 @@ def test_two_streams(streams: TwoStreams):
     assert len(streams) == 35
     rows = streams.__getitems__([3, 20, 34])
     assert [row["index"] for row in rows] == [3, 20, 34] and [row["window"] for row in rows] == [-17, 0, 14]
+    later = streams.__getitems__([3 + 35, 20 + 70])
+    assert [row["window"] for row in later] == [-17, 0] and [row["input_ids"] for row in later] == [
+        r["input_ids"] for r in rows[:2]
+    ]
     assert rows[1]["input_ids"] == streams.target[0]["input_ids"] and rows[0]["input_ids"] == streams.source[3]["input_ids"]
     assert "types" in rows[0] and "types" not in rows[1]
     assert streams[34] == rows[2]

@@ -101,26 +101,25 @@ def test_target_stage_alone_repeats_the_run(finished: Path, backbone, tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_processes_agree(backbone, tmp_path: Path):
-    """Two processes with half the batch each end with the same pseudo labels everywhere and nearly those of one process."""
-    results = []
-    for processes in (1, 2):
-        output = tmp_path / str(processes)
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29517"]
-        command += ["run_crossner.py", *COMMON, "--model_name_or_path", str(backbone), "--output_dir", str(output)]
-        command += [
-            "--learning_rate",
-            "3e-3",
-            "--source_num_train_epochs",
-            "2",
-            "--per_device_train_batch_size",
-            str(10 // processes),
-        ]
-        done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(json.loads((output / "metrics.json").read_text()))
-    assert results[0]["max_span_length"] == results[1]["max_span_length"]
-    assert len(results[0]["pseudo_labels"]) == len(results[1]["pseudo_labels"])
+def test_two_processes_run_the_whole_command(backbone, tmp_path: Path):
+    """That they agree to the last digits is the business of test_processes.py."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29517",
+        "run_crossner.py",
+    ]
+    command += [*COMMON, "--model_name_or_path", str(backbone), "--output_dir", str(tmp_path), "--learning_rate", "3e-3"]
+    command += ["--source_num_train_epochs", "12", "--per_device_train_batch_size", "5"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["source_model"]["dev"]["strict"]["f1"] > 0 and len(metrics["pseudo_labels"]) == 5
+    assert done.stdout.count("entity scores, en -> de") == 1
 
 
 @pytest.mark.slow
