@@ -1,5 +1,5 @@
-"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. By hand, for it needs
-a browser (Debian: apt install chromium) and a trained model:
+"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. Run by hand: it
+needs a browser (Debian: apt install chromium) and a trained model.
 
     pip install playwright
     python tests/check_page.py --model glode-demo --text "李静上周从成都飞到了柏林。" --expect 李静 --screenshot docs/app.png
