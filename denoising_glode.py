@@ -306,8 +306,9 @@ class Datastore:
         """The share of each type among the nearest neighbours in an index whose vectors have the given types. [queries, types]"""
         found = torch.from_numpy(index.search(queries, min(neighbors, len(types)))[1]).to(types.device)
         hit = (found >= 0).double()  # the cells that were looked into may hold fewer than K
-        shares = torch.zeros(len(queries), self.number_of_types, dtype=hit.dtype, device=types.device)
-        return shares.scatter_add_(1, types[found.clamp(min=0)], hit / hit.sum(1, keepdim=True).clamp(min=1))
+        counts = torch.zeros(len(queries), self.number_of_types, dtype=hit.dtype, device=types.device)
+        counts.scatter_add_(1, types[found.clamp(min=0)], hit)
+        return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
 
 def _on_device(index: faiss.Index) -> faiss.Index:

@@ -591,6 +591,12 @@ def test_a_large_datastore_is_searched_approximately_and_says_how_well(purity: f
     error = (exact.similarity(queries) - fast.similarity(queries)).abs()
     assert fast.recall >= 0.95 and fast.deviation < 0.03 and error.mean() < 0.03
     assert fast.similarity(queries).sum(1).allclose(torch.ones(200))
+    searched = []
+    fast._shares = lambda index, types, queries, k: (
+        searched.append(len(queries)) or Datastore._shares(fast, index, types, queries, k)
+    )
+    fast.similarity(queries)
+    assert searched[0] == 200 and (sum(searched[1:]) < 150 if purity > 0.9 else sum(searched[1:]) > 150)
     if purity == 1.0:
         assert fast.deviation < 1e-3  # only where two centers meet
 
