@@ -19,7 +19,7 @@ class EndpointHandler:
 
     def __init__(self, path: str = ""):
         device = 0 if torch.cuda.is_available() else -1
-        model, tokenizer = GlodeModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+        model, tokenizer = GlodeModel.from_pretrained(path), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
         self.pipeline = GlodePipeline(model=model, tokenizer=tokenizer, device=device)
 
     def __call__(self, data: dict[str, Any]) -> list:

@@ -29,7 +29,8 @@ from tokens_glode import running_text, tag_names  # noqa: E402
 
 def pipelines(directory: Path) -> dict:
     """The two pipelines over one encoder."""
-    model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    model = GlodeModel.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
     tags = dict(enumerate(tag_names(list(model.config.id2label.values()))))
     tokens = directory / "token_classifier"
     if tokens.is_dir():
