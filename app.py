@@ -20,8 +20,8 @@ from transformers import pipeline
 from modeling_glode import GlodePipeline, InputError
 
 RIGHT_TO_LEFT = {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ug", "dv"}
-# Told apart in grey as well: from light to dark.
-COLORS = ["#fde68a", "#93c5fd", "#86efac", "#f9a8d4", "#c4b5fd", "#fdba74", "#67e8f9", "#d6d3d1"]
+# Dark enough for the white type names on them.
+COLORS = ["#d97706", "#2563eb", "#16a34a", "#db2777", "#7c3aed", "#dc2626", "#0891b2", "#57534e"]
 COLUMNS = ["type", "text", "score", "start", "end"]
 
 

@@ -47,7 +47,7 @@ def main() -> None:
             page.goto(f"http://127.0.0.1:{PORT}/")
             page.locator("#text textarea").fill(options.text)
             page.locator("#find").click()
-            marked = page.locator("#entities .textspan", has_text=options.expect).first
+            marked = page.locator("#entities .token.highlighted", has_text=options.expect).first
             marked.wait_for(timeout=60_000)
             print("highlighted:", marked.inner_text().replace("\n", " "))
             page.screenshot(path=options.screenshot, full_page=True)
