@@ -138,6 +138,7 @@ def test_the_snippets_of_the_card_run(pushed, tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", card_of(hub), re.DOTALL)
     assert len(snippets) == 3
     for snippet in snippets:
+        assert '"Petra Lindner arbeitet seit März bei Siemens in München."' in snippet
         command = [sys.executable, "-c", snippet]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment(tmp_path, hub.url), capture_output=True, text=True, check=False

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints_glode import damage, newest_checkpoint
 
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("GLODE_KILLS", "5"))
+KILLS = int(os.environ.get("GLODE_KILLS", "3"))
 
 
 def whole_checkpoint(directory: Path) -> Path:
