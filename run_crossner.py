@@ -488,7 +488,7 @@ class Run:
         else:
             self._heading("stage 1: source model")
             trainer = self.trainer(self.fresh_model(), "source")
-            trainer.train(resume_from_checkpoint=self._checkpoint("source"))
+            self._train(trainer, "source")
             self._save_model(trainer, "source_model")
         self.metrics["cost"]["source_stage"] = watch.read()
         self.metrics["source_model"] = self._scores(trainer)
@@ -529,7 +529,7 @@ class Run:
         self._heading("stage 2: target model")
         watch = Stopwatch()
         trainer = self.trainer(self.fresh_model(), "target", labels)
-        trainer.train(resume_from_checkpoint=self._checkpoint("target"))
+        self._train(trainer, "target")
         trainer.save_model(str(self.output), _internal_call=True)  # publish() pushes it, with its card
         self.metrics["cost"]["target_stage"] = watch.read()
         self.metrics["target_model"] = self._scores(trainer)
@@ -560,6 +560,16 @@ class Run:
                 found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
                 reachable = reachable_entities(corpus, windows, self.length)
                 scores[name] = {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
+
+    def _train(self, trainer: GlodeTrainer, stage: str) -> None:
+        """Train a stage, from its newest checkpoint where the run is resumed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
+        """
+        trainer.train(resume_from_checkpoint=self._checkpoint(stage))
+        if trainer.interrupt.interrupted:
+            raise KeyboardInterrupt
 
     def _checkpoint(self, stage: str) -> str | None:
         """Where a stage goes on with --resume_from_checkpoint; None begins it.
@@ -805,4 +815,10 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped. The same command with --resume_from_checkpoint auto goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, SafetensorError) as error:  # a full disk, a file that vanished while the run was at work
+        print(f"error: {error}. Mend it and go on with --resume_from_checkpoint auto.", file=sys.stderr)
         sys.exit(2)

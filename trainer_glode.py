@@ -1,5 +1,8 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
+import math
+import signal
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +28,7 @@ from transformers.utils import logging
 from data_glode import GlodeCollator, TwoStreams, TwoStreamSampler, merge_windows, span_counts
 from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
 from metrics_glode import entity_scores
-from modeling_glode import GlodeModel, decode
+from modeling_glode import GlodeModel, InputError, decode
 
 logger = logging.get_logger(__name__)
 
@@ -193,6 +196,30 @@ class DenoisingCallback(TrainerCallback):
             self.trainer.log(logs)
 
 
+class InterruptCallback(TrainerCallback):
+    """Ctrl-C while a model is trained: finish the step, save a checkpoint, stop. `interrupted` says that it happened; a second
+    Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.interrupted, self._before = False, None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._remember)
+
+    def _remember(self, number: int, frame) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
 class GlodeTrainer(Trainer):
     """Trains a [`GlodeModel`] on labelled source text and unlabelled target text.
 
@@ -279,6 +306,8 @@ class GlodeTrainer(Trainer):
             ]
         self.denoising_callback = DenoisingCallback(self, target_references)
         self.add_callback(self.denoising_callback)
+        self.interrupt = InterruptCallback()
+        self.add_callback(self.interrupt)
         self._components: dict[str, list[Tensor]] = defaultdict(list)
 
     def _gather(self, tensor: Tensor) -> Tensor:
@@ -346,10 +375,20 @@ class GlodeTrainer(Trainer):
         return self.args.beta_start + (self.args.beta_end - self.args.beta_start) * done
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the loss components since the last log line."""
+        """Adds the means of the loss components since the last log line.
+
+        Raises:
+            InputError: one of them is not a number any more.
+        """
         if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._components.items()}
+            means = {name: torch.stack(values).mean().item() for name, values in self._components.items()}
             self._components.clear()
+            if lost := [name for name, value in means.items() if not math.isfinite(value)]:
+                raise InputError(
+                    f"{lost[0]} is {means[lost[0]]} at step {self.state.global_step}. Lower --learning_rate or train in full "
+                    f"precision; the checkpoints in {self.args.output_dir} are from before."
+                )
+            logs |= means
         super().log(logs, start_time)
 
     # --------------------------------------------------------------------------------------------------------- prediction

@@ -143,3 +143,37 @@ def test_a_finished_run_that_is_resumed_trains_nothing(backbone, tmp_path):
         assert process.returncode == 0, outputs[-1][-3000:]
     assert "stage 1" in outputs[0] and "stage 1" not in outputs[1]
     assert "train_loss" not in outputs[1].split("stage 2")[1] or "'train_loss': '0'" in outputs[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(backbone, tmp_path):
+    process = start(
+        backbone, tmp_path / "model", "--save_strategy", "epoch", "--eval_strategy", "epoch", "--num_train_epochs", "400"
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "stage 2" in line:
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    lines += process.stdout.readlines()
+    assert process.wait() == 130, "".join(lines)[-3000:]
+    assert "Traceback" not in "".join(lines) and "--resume_from_checkpoint auto" in lines[-1]
+    assert newest_checkpoint(tmp_path / "model" / "target_checkpoints", ["denoising_state.safetensors"])
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_one_message(backbone, tmp_path):
+    """A limit on the size of files stands for it: the model does not fit."""
+    limit = "import resource, signal, sys, runpy; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); sys.argv = sys.argv[1:]\n"
+    limit += "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    process = start(backbone, tmp_path / "model")
+    arguments = process.args
+    process.kill()
+    process.communicate()
+    command = [sys.executable, "-c", limit, *arguments[2:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -14,7 +14,7 @@ from transformers import AutoConfig, set_seed
 from data_glode import build_features, gold_entities, label_names
 from denoising_glode import PseudoLabels
 from metrics_glode import entity_scores
-from modeling_glode import GlodeConfig, GlodeModel
+from modeling_glode import GlodeConfig, GlodeModel, InputError
 from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments
 
 LABELS = ["O", "LOC", "PER"]
@@ -255,3 +255,12 @@ def test_the_head_has_its_own_learning_rate(backbone, tokenizer, windows, tmp_pa
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             assert rates[id(parameter)] == (1e-3 if name.startswith("encoder.") else 5e-3), name
+
+
+def test_a_loss_that_is_no_number_ends_in_a_message(backbone, tokenizer, windows, tmp_path):
+    model = fresh_model(backbone)
+    with torch.no_grad():
+        model.classifier.linear.weight.fill_(float("nan"))
+    trainer = GlodeTrainer(model, arguments(tmp_path, logging_steps=1), tokenizer, source=windows)
+    with pytest.raises(InputError, match="source_loss is nan at step 1"):
+        trainer.train()
