@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=8, help="L, in words")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--language", default="de")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
     with tempfile.TemporaryDirectory() as directory:
@@ -129,8 +129,14 @@ def measure(trainer, repeats: int) -> dict:
         ):
             parts[name].append(seconds)
     medians = {name: statistics.median(values[1:]) for name, values in parts.items()}
-    shares = [1 - encoder / step for step, encoder in zip(parts["step"][1:], parts["encoder"][1:], strict=True)]
-    medians |= {"step / encoder": medians["step"] / medians["encoder"], "share beside encoder": statistics.median(shares)}
+    # Batches differ in size, so the share is that of all the time, and the median over the batches stands beside it.
+    step, encoder = (sum(parts[name][1:]) for name in ("step", "encoder"))
+    shares = [1 - bare / whole for whole, bare in zip(parts["step"][1:], parts["encoder"][1:], strict=True)]
+    medians |= {
+        "step / encoder": step / encoder,
+        "share beside encoder": 1 - encoder / step,
+        "its median": statistics.median(shares),
+    }
     return {name: round(value, 4) for name, value in medians.items()}
 
 
