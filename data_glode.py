@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Sequence as SequenceFeature
@@ -572,6 +573,12 @@ class GlodeCollator:
             row, begin, length, label = torch.tensor(cells).T
             labels[row, begin, length] = label
         return labels.masked_fill(~span_mask | ~is_source[:, None, None], -100)
+
+
+def token_set(windows: Dataset, device: torch.device | str = "cpu") -> Tensor:
+    """[tokens], in rising order: the tokens that the windows have."""
+    chunks = windows.with_format("arrow")[:]["input_ids"]
+    return torch.tensor(sorted(pc.unique(pc.list_flatten(chunks)).to_pylist()), device=device)
 
 
 def entity_counts(corpus: Dataset) -> dict[str, int]:

@@ -377,9 +377,12 @@ class MaskedLanguageHead(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
-        """[masked, hidden], [vocabulary, hidden] -> [masked, vocabulary]."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
+    def forward(self, hidden: Tensor, embeddings: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[masked, hidden], [vocabulary, hidden] -> [masked, vocabulary], or [masked, candidates] for some `tokens` only."""
+        bias = self.bias
+        if tokens is not None:
+            embeddings, bias = embeddings[tokens], bias[tokens]
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, bias)
 
 
 class GlodeModel(PreTrainedModel):
@@ -441,6 +444,7 @@ class GlodeModel(PreTrainedModel):
         word_shapes: Tensor | None = None,
         labels: Tensor | None = None,
         mlm_labels: Tensor | None = None,
+        mlm_tokens: Tensor | None = None,
         return_projection: bool = False,
         return_dict: bool = True,
     ) -> GlodeOutput:
@@ -452,6 +456,7 @@ class GlodeModel(PreTrainedModel):
             word_shapes: [batch, words], see [`word_shape`]; 0 is padding.
             labels: [batch, words, length], types; -100 where there is no span.
             mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
+            mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
             return_projection: compute the denoiser's vectors.
         """
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -460,8 +465,9 @@ class GlodeModel(PreTrainedModel):
             masked = mlm_labels != -100
             # Tied, but learnt through the input alone: through the output every row of the vocabulary gets a tiny gradient at
             # every step, which Adam scales up to a full step and so moves all words, most of them never seen.
-            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight.detach())
-            output["mlm_loss"] = F.cross_entropy(scores.float(), mlm_labels[masked], reduction="sum") / masked.sum().clamp(min=1)
+            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight.detach(), mlm_tokens)
+            wanted = mlm_labels[masked] if mlm_tokens is None else torch.searchsorted(mlm_tokens, mlm_labels[masked])
+            output["mlm_loss"] = F.cross_entropy(scores.float(), wanted, reduction="sum") / masked.sum().clamp(min=1)
         if first_token is not None:
             rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
             # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.

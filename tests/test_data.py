@@ -33,6 +33,7 @@ from data_glode import (
     merge_windows,
     read_corpus,
     span_counts,
+    token_set,
     unreachable_share,
 )
 from modeling_glode import InputError, collate_windows, span_grid
@@ -728,3 +729,9 @@ def test_masks_depend_on_seed_and_batch_alone(streams: TwoStreams, tokenizer):
     ordinary = masks(0, 1.0).sum()
     assert 0.2 < first.sum() / ordinary < 0.4
     assert "mlm_labels" not in GlodeCollator(tokenizer, 2)(rows)
+
+
+def test_token_set_of_some_windows():
+    windows = Dataset.from_dict({"input_ids": [[7, 2], [2, 9, 7], [3]]})
+    assert token_set(windows).tolist() == [2, 3, 7, 9]
+    assert token_set(windows.select([2, 0])).tolist() == [2, 3, 7]

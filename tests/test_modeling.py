@@ -211,6 +211,18 @@ def test_mlm_loss_equals_the_full_vocabulary_at_the_masked_tokens():
     assert alone.mlm_loss.item() == pytest.approx(output.mlm_loss.item(), rel=1e-6)
 
 
+def test_mlm_among_some_tokens_is_the_softmax_over_these_alone():
+    model, inputs = tiny_model().double(), random_inputs([5, 3, 4])
+    masked = inputs["mlm_labels"][inputs["mlm_labels"] != -100]
+    tokens = torch.cat([masked, torch.arange(0, VOCABULARY, 3)]).unique()
+    hidden = model.encoder(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+    scores = model.mlm_head(hidden[inputs["mlm_labels"] != -100], model.get_input_embeddings().weight)
+    others = torch.ones(VOCABULARY, dtype=torch.bool).index_fill(0, tokens, False)
+    expected = F.cross_entropy(scores.masked_fill(others, -torch.inf), masked)
+    assert model(**inputs, mlm_tokens=tokens).mlm_loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert model(**inputs, mlm_tokens=torch.arange(VOCABULARY)).mlm_loss.item() == pytest.approx(model(**inputs).mlm_loss.item())
+
+
 def test_the_mlm_output_matrix_is_the_input_embedding():
     model, inputs = tiny_model(), random_inputs([5, 3])
     embedding = model.get_input_embeddings().weight
