@@ -177,10 +177,10 @@ class Datastore:
     While an epoch runs, every entity span and a share of the O spans are collected; `rebuild` makes the index of them.
 
     The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index of quantised vectors (4 bits for
-    two dimensions) is searched twice. The first look, into the nearest cells only, settles the spans whose neighbours all have one
-    type, as around most O spans. For the others a second look takes candidates from more cells and compares them exactly: from
-    the smallest power of two of cells that finds 95 % of their neighbours. Measured on a sample of stored vectors, `recall` is
-    what the second look finds, and `deviation` the mean error of the shares that both looks give. Vectors without clusters,
+    two dimensions) is searched twice. The first look, into the nearest cells only, settles the spans whose neighbours all have
+    one type, as around most O spans. For the others a second look takes candidates from more cells and compares them exactly:
+    from the smallest power of two of cells that finds 95 % of their neighbours. Measured on a sample of stored vectors, `recall`
+    is what the second look finds, and `deviation` the mean error of the shares that both looks give. Vectors without clusters,
     which no such index serves, keep the exact one.
 
     Args:

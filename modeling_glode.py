@@ -469,22 +469,31 @@ class GlodeModel(PreTrainedModel):
             wanted = mlm_labels[masked] if mlm_tokens is None else torch.searchsorted(mlm_tokens, mlm_labels[masked])
             output["mlm_loss"] = F.cross_entropy(scores.float(), wanted, reduction="sum") / masked.sum().clamp(min=1)
         if first_token is not None:
-            rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
-            # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
-            hidden = self.dropout(F.layer_norm(hidden, hidden.shape[-1:]))
-            features = (
-                hidden[rows, first_token],
-                hidden[rows, last_token],
-                self.length_embedding.weight,
-                self.shape_embedding.weight,
-            )
-            output["logits"] = self.classifier(*features, word_shapes).float()
-            if return_projection:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector.linear.weight.requires_grad):
-                    output["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
+            for name, scores in self.score_spans(hidden, first_token, last_token, word_shapes, return_projection).items():
+                output[name] = scores
         if labels is not None:
             output["loss"] = F.cross_entropy(output.logits.flatten(0, 2), labels.flatten())
         return output if return_dict else output.to_tuple()
+
+    def score_spans(
+        self, hidden: Tensor, first_token: Tensor, last_token: Tensor, word_shapes: Tensor, return_projection: bool = False
+    ) -> dict[str, Tensor]:
+        """The head on the encoder's output [rows, tokens, hidden]: `logits`, and `projection` where asked for, see
+        [`GlodeOutput`]; the other arguments are those of `forward`."""
+        rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
+        # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
+        hidden = self.dropout(F.layer_norm(hidden, hidden.shape[-1:]))
+        features = (
+            hidden[rows, first_token],
+            hidden[rows, last_token],
+            self.length_embedding.weight,
+            self.shape_embedding.weight,
+        )
+        scores = {"logits": self.classifier(*features, word_shapes).float()}
+        if return_projection:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector.linear.weight.requires_grad):
+                scores["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
+        return scores
 
     @torch.no_grad()
     def find_entities(self, batch: dict[str, Tensor], threshold: float = 0.0, nested: bool = False) -> list[list[tuple]]:
