@@ -482,7 +482,7 @@ class GlodeModel(PreTrainedModel):
         [`GlodeOutput`]; the other arguments are those of `forward`."""
         rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
         # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
-        hidden = self.dropout(F.layer_norm(hidden, hidden.shape[-1:]))
+        hidden = self.dropout(F.layer_norm(hidden[: len(rows)], hidden.shape[-1:]))
         features = (
             hidden[rows, first_token],
             hidden[rows, last_token],
