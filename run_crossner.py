@@ -34,14 +34,13 @@ from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrained
 from transformers.utils import logging
 
 from checkpoints_glode import damage, newest_checkpoint
+from corpora_glode import load_corpus, load_hub_corpus
 from data_glode import (
     build_features,
     choose_span_length,
     entity_counts,
     gold_entities,
     label_names,
-    load_corpus,
-    load_hub_corpus,
     reachable_entities,
     unreachable_share,
 )

@@ -21,7 +21,8 @@ from transformers import (
     pipeline,
 )
 
-from data_glode import decode_tags, gold_entities
+from corpora_glode import decode_tags
+from data_glode import gold_entities
 from metrics_glode import entity_scores
 from modeling_glode import GlodeModel, join_unspaced
 from trainer_glode import give_head_its_rate

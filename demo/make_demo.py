@@ -15,7 +15,7 @@ import yaml
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from data_glode import encode_tags  # noqa: E402
+from corpora_glode import encode_tags  # noqa: E402
 from modeling_glode import split_words  # noqa: E402
 
 SIZES = {"train": {"en": 320, "other": 200}, "test": {"en": 100, "other": 100}}

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
 
-import data_glode
+import corpora_glode
 import run_crossner
 from modeling_glode import GlodeConfig, GlodeModel, InputError
 
@@ -317,7 +317,7 @@ def test_pseudo_labels_that_cannot_be_read(command: Command, content: bytes | No
 
 def test_a_hub_data_set_without_a_training_part(command: Command, monkeypatch):
     row = {"tokens": ["Anna"], "ner_tags": ["B-PER"]}
-    monkeypatch.setattr(data_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
+    monkeypatch.setattr(corpora_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
     message = command.error(source_train=None, source_dev=None, target_unlabeled=None, dataset_name="some/set")
     assert "some/set" in message and "train" in message
 

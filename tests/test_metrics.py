@@ -6,7 +6,7 @@ import random
 import pytest
 from seqeval.metrics import classification_report
 
-from data_glode import encode_tags
+from corpora_glode import encode_tags
 from metrics_glode import both_protocols, entity_metric, entity_scores
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
