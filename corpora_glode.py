@@ -1,20 +1,24 @@
-"""A corpus file -> labelled words: label schemes, file formats, data sets of the Hub.
+"""A corpus, in a file or on the Hub -> labelled words, and what it holds.
 
-A sentence is {"words": [...], "begins": [...], "lengths": [...], "types": [...]}: its words and its entities, in words.
+A sentence is {"words": [...], "begins": [...], "lengths": [...], "types": [...]}: its words and its entities, in words. A corpus
+that was read has two columns more: `format` (what was found: format, scheme, encoding) and `notes` (what was done to the
+sentence so that it could be read), which `summarize` counts.
 """
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Sequence as SequenceFeature
 from datasets.exceptions import DatasetGenerationError
 
+from files_glode import find_encoding, read_lines, unpacked_suffix
 from modeling_glode import InputError, split_words
+from records_glode import Raw, has_json_lines, read_docbin, read_json, read_table
+from schemes_glode import PREFIXED, broken_tags, decode_tags, detect_scheme
 
 SENTENCE = Features(
     {
@@ -24,96 +28,193 @@ SENTENCE = Features(
         "types": SequenceFeature(Value("string")),
     }
 )
+CORPUS = Features({**SENTENCE, "format": Value("string"), "notes": SequenceFeature(Value("string"))})
 
-# ------------------------------------------------------------------------------------------------------------- schemes
+_VERSION = 3  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
-_VERSION = 2  # of corpora in the cache of `datasets`, which does not notice when the code here changes
-_PREFIXED = re.compile(r"^([BIESLUM])-(.+)$")
+# ------------------------------------------------------------------------------------------------------------- columns
+
+LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
 
 
-def detect_scheme(tags: Iterable[str]) -> str:
-    """Name the label scheme of a set of tags: "IO" (bare types), "IOB" (1 or 2; decoding is the same), "BIOES" or "BILOU".
+def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
+    """One word a line, its tag in the last column (CoNLL-2002, CoNLL-2003), a blank line between sentences.
+
+    - Tabs separate the columns of a line that has one, else blanks. All lines have as many columns as the first.
+    - `-DOCSTART-` lines end a sentence too.
+    - A first column that counts the words of every sentence (CoNLL-U) is left out; ranges (1-2) and empty nodes (1.1) are passed
+      over. Of ten columns the last may say NER=tag among others.
+    - A line that begins with # is a word where it has as many columns as the others and a tag (O, a prefixed or an upper-case
+      name) in the last, else a comment.
+    """
+    width, indexed = _layout(path, encoding, errors)
+    raw = Raw(0, [], [], [])
+    for number, line, replaced in read_lines(path, encoding, errors):
+        columns = _split_columns(line)
+        if not columns or columns[0] == "-DOCSTART-":
+            if raw.words:
+                yield raw
+                raw = Raw(0, [], [], [])
+        elif _is_comment(columns, width):
+            raw.notes.append("comments left out")
+        elif len(columns) < 2 or not columns[-1].strip():
+            raise InputError(
+                f"{path}, line {number}: {line.strip()[:60]!r} has no tag. Each line is a word, white space and its tag. "
+                "Plain text goes into a .txt file."
+            )
+        elif len(columns) != width:
+            raise InputError(
+                f"{path}, line {number}: {line.strip()[:60]!r} has {len(columns)} columns, the first word of the file {width}. "
+                "Is there a space in a word? Separate the columns by tabs."
+            )
+        elif indexed and not columns[0].isdecimal():
+            raw.notes.append("ranges and empty nodes passed over")
+        else:
+            word, tag = columns[indexed].strip(), columns[-1].strip()
+            if indexed and width == 10:
+                named = re.search(r"(?:^|\|)NER=([^|]+)", tag)
+                tag = named[1] if named else "O" if tag == "_" or "=" in tag else tag
+            raw.notes += ["invisible words kept"] * (not word) + ["characters replaced"] * replaced
+            raw.place = raw.place or number
+            raw.words.append(word or "\ufffd")
+            raw.tags.append(tag)
+            raw.lines.append(number)
+            if len(raw.words) > LONGEST_SENTENCE:
+                raise InputError(
+                    f"{path}, line {raw.place}: a sentence of more than {LONGEST_SENTENCE} words. A blank line ends a sentence."
+                )
+    yield raw
+
+
+def _layout(path: Path, encoding: str, errors: str) -> tuple[int, bool]:
+    """How many columns a file has, and whether the first one counts the words of each sentence."""
+    width = last = 0
+    for _, line, _ in read_lines(path, encoding, errors):
+        columns = _split_columns(line)
+        if not columns or columns[0] == "-DOCSTART-":
+            last = 0
+        elif not _is_comment(columns, width or 2):
+            width = width or len(columns)
+            if width < 3 or not re.fullmatch(rf"{last + 1}|\d+[-.]\d+", columns[0]):
+                return width, False
+            last += columns[0].isdecimal()
+    return width, True
+
+
+def _split_columns(line: str) -> list[str]:
+    """The columns of a line, none of a blank one. Other white space (no-break, ideographic) may be part of a word."""
+    if not line.strip():
+        return []
+    return line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]
+
+
+def _is_comment(columns: list[str], width: int) -> bool:
+    tag = columns[-1].strip()
+    has_tag = len(columns) == width and (tag == "O" or PREFIXED.match(tag) or tag.isupper())
+    return columns[0].startswith("#") and not has_tag
+
+
+def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
+    """Plain text, one sentence a line, split by the rule that inference uses."""
+    for number, line, replaced in read_lines(path, encoding, errors):
+        yield Raw(number, [line[a:b] for a, b in split_words(line)], notes=["characters replaced"] * replaced)
+
+
+# ------------------------------------------------------------------------------------------------------------- corpora
+
+
+def read_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str = "strict") -> Iterator[dict]:
+    """Read a corpus, packed (.gz, .bz2, .xz, .zst) or not; the format follows from its name: .jsonl, .ndjson and .json (records),
+    .parquet, .spacy, a directory (`Dataset.save_to_disk`), .txt (plain text where `labelled` is False), anything else columns.
+
+    Args:
+        labelled: every sentence must have labels.
+        encoding: of a text file that is not UTF-8, see `find_encoding`.
+        errors: "strict" or "replace", see `read_lines`.
+    Yields:
+        Rows of `CORPUS`.
+    Raises:
+        InputError: the file is missing or broken; the message names file and line.
+    """
+    file = Path(path)
+    suffix, unit, options = unpacked_suffix(file), "line", ()
+    if file.is_dir() or suffix == ".parquet":
+        kind, unit, read = "table", "row", read_table
+    elif suffix == ".spacy":
+        kind, unit, read = "DocBin", "document", read_docbin
+    else:
+        options = (find_encoding(file, encoding), errors)
+        if suffix in (".jsonl", ".ndjson", ".json"):
+            kind, read = "JSON", read_json
+            unit = "line" if has_json_lines(file, *options) else "record"
+        else:
+            kind, read = ("text", read_plain) if suffix == ".txt" and not labelled else ("columns", read_columns)
+    scheme = _scheme_of(path, unit, read(file, *options)) if read is not read_plain else None
+    form = ", ".join(filter(None, (kind, scheme, *(name for name in options[:1] if name != "utf-8"))))
+    for raw in _without_empty(read(file, *options)):
+        where = f"{path}, {unit} {raw.place}"
+        if labelled and raw.tags is None and raw.entities is None:
+            raise InputError(f"{where}: no labels. In a labelled corpus every sentence has them, if only [] or O.")
+        if scheme and raw.tags is not None:
+            raw.entities = decode_tags(raw.tags, scheme)
+            raw.notes += ["tags out of place"] * broken_tags(raw.tags, scheme)
+        entities = _one_type_each(raw.entities or [], raw.notes, where)
+        yield _sentence(raw.words, entities) | {"format": form, "notes": raw.notes}
+
+
+def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
+    """The scheme of a file's tags, None where it has none. IOB1 and IOB2 have the same prefixes: it is the one that fewer tags
+    contradict, IOB2 where there is no telling.
 
     Raises:
-        InputError: the tags mix schemes or have a prefix that no scheme has.
+        InputError: names the first line whose tag does not fit.
     """
-    names = sorted(set(tags) - {"O"})
-    prefixes = {match[1] for match in map(_PREFIXED.match, names) if match}
-    bare = [name for name in names if not _PREFIXED.match(name)]
-    strange = [name for name in bare if re.match(r"^[A-Z]-", name) or name in {"B", "I", "E", "S", "L", "U", "M", "_", "-"}]
-    if strange or (bare and prefixes):
-        example = (strange or bare)[0]
-        raise InputError(
-            f"tag {example!r} fits no label scheme together with {(sorted(set(names) - {example}) or ['O'])[:4]}. "
-            "Known are IOB1, IOB2, BIOES, BILOU (as in B-PER) and bare types (PER); use one of them in the whole file."
-        )
-    if not prefixes:
-        return "IO"
-    if prefixes <= {"B", "I"}:
-        return "IOB"
-    if prefixes <= {"B", "I", "E", "S"} or prefixes <= {"B", "M", "E", "S"}:
-        return "BIOES"
-    if prefixes <= {"B", "I", "L", "U"}:
-        return "BILOU"
-    raise InputError(f"prefixes {sorted(prefixes)} fit no label scheme. Known are IOB1, IOB2, BIOES and BILOU.")
+    first, scheme, contradictions, tagged = {}, "IO", Counter(), False
+    for raw in sentences:
+        tagged = tagged or raw.tags is not None
+        for tag, line in zip(raw.tags or (), raw.lines, strict=True):
+            if tag not in first:
+                first[tag] = line
+                try:
+                    scheme = detect_scheme(first)
+                except InputError as error:
+                    raise InputError(f"{path}, {unit} {line}: {error}") from None
+        if scheme == "IOB":
+            contradictions.update({name: broken_tags(raw.tags or (), name) for name in ("IOB1", "IOB2")})
+    if scheme == "IOB":
+        return "IOB1" if contradictions["IOB1"] < contradictions["IOB2"] else "IOB2"
+    return scheme if tagged else None
 
 
-def decode_tags(tags: Sequence[str], scheme: str) -> list[tuple[int, int, str]]:
-    """Entities (begin, length, type) of a tag sequence. An inside tag without a beginning starts an entity (IOB1, and the
-    usual reading of broken sequences)."""
-    entities, open_type, begin = [], None, 0
-    for position, tag in enumerate([*tags, "O"]):
-        prefix, name = ("I", tag) if scheme == "IO" else (tag[0], tag[2:])
-        if tag == "O":
-            name = None
-        starts = name is not None and (prefix in "BSU" or name != open_type)
-        if open_type is not None and (name is None or starts):
-            entities.append((begin, position - begin, open_type))
-            open_type = None
-        if starts:
-            begin, open_type = position, name
-        if name is not None and prefix in "ESLU" and scheme != "IO":
-            entities.append((begin, position + 1 - begin, open_type))
-            open_type = None
-    return entities
-
-
-def encode_tags(number: int, entities: Iterable[tuple[int, int, str]], scheme: str = "IOB2") -> list[str]:
-    """The tags of `number` words, in "IOB1", "IOB2", "BIOES" or "IO"."""
-    tags, after = ["O"] * number, {}
-    for begin, length, name in sorted(entities):
-        last = begin + length - 1
-        if scheme == "IO":
-            tags[begin : last + 1] = [name] * length
+def _without_empty(sentences: Iterable[Raw]) -> Iterator[Raw]:
+    """Leave out what has no words; its notes go to the sentence before, or the first one."""
+    held, notes = None, []
+    for raw in sentences:
+        if not raw.words:
+            notes += raw.notes
             continue
-        first_prefix = "I" if scheme == "IOB1" and after.get(begin) != name else "B"
-        tags[begin : last + 1] = [f"{first_prefix}-{name}", *[f"I-{name}"] * (length - 1)]
-        if scheme == "BIOES":
-            tags[last] = f"{'S' if length == 1 else 'E'}-{name}"
-        after[last + 1] = name
-    return tags
+        if held:
+            held.notes += notes
+            notes = []
+            yield held
+        held = raw
+    if held:
+        held.notes += notes
+        yield held
 
 
-# ------------------------------------------------------------------------------------------------------------- readers
-
-
-def _open(path: Path):
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their line end; every failure to read names the file."""
-    number = 0
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}, line {number}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
+def _one_type_each(entities: list[tuple[int, int, str]], notes: list[str], where: str) -> list[tuple[int, int, str]]:
+    """The entities without second types of a span, which a model of one label a span cannot hold."""
+    kept, end = {}, 0
+    for begin, length, name in entities:
+        if name in ("", "O"):
+            raise InputError(f"{where}: an entity of the type {name!r}, which stands for no entity. Rename it.")
+        if kept.setdefault((begin, length), name) != name:
+            notes.append("second types of a span left out")
+    for begin, length in sorted(kept):
+        notes += ["entities that overlap another"] * (begin < end)
+        end = max(end, begin + length)
+    return [(*span, name) for span, name in kept.items()]
 
 
 def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]]) -> dict:
@@ -121,141 +222,29 @@ def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]]) -> dic
     return {"words": words, "begins": begins, "lengths": lengths, "types": types}
 
 
-def read_columns(path: Path) -> Iterator[dict]:
-    """One word a line, its tag in the last column, a blank line between sentences; `-DOCSTART-` lines are left out."""
-    tags = {}
-    for number, line in _lines(path):
-        columns = line.split("\t") if "\t" in line else line.split()
-        if columns and line.strip() and columns[0] != "-DOCSTART-":
-            if len(columns) < 2 or not columns[-1].strip():
-                raise InputError(
-                    f"{path}, line {number}: {line.strip()[:60]!r} has no tag. Each line is a word, white space and its tag."
-                )
-            tags.setdefault(columns[-1].strip(), number)
-    scheme = _scheme_of(path, tags)
-    words, names = [], []
-    for _, line in _lines(path):
-        columns = line.split("\t") if "\t" in line else line.split()
-        if not line.strip() or columns[0] == "-DOCSTART-":
-            if words:
-                yield _sentence(words, decode_tags(names, scheme))
-            words, names = [], []
-            continue
-        words.append(columns[0].strip() or "\ufffd")
-        names.append(columns[-1].strip())
-    if words:
-        yield _sentence(words, decode_tags(names, scheme))
-
-
-def _scheme_of(path: Path, tags: dict[str, int]) -> str:
-    """The scheme of the tags, given with the line where each occurs first; the error names the first line that does not fit."""
-    seen, scheme = [], "IO"
-    for tag, number in tags.items():
-        seen.append(tag)
-        try:
-            scheme = detect_scheme(seen)
-        except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from None
-    return scheme
-
-
-def read_json_lines(path: Path) -> Iterator[dict]:
-    """One JSON object a line: "tokens" (or "words") and "tags" (or "ner_tags", "labels"), which are names."""
-    records, tags = [], {}
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        record = _json(path, number, line)
-        words = next((record[k] for k in ("tokens", "words") if k in record), None) if isinstance(record, dict) else None
-        names = next((record[k] for k in ("tags", "ner_tags", "labels") if k in record), None) if words is not None else None
-        if not _is_strings(words) or (names is not None and not (_is_strings(names) and len(names) == len(words))):
-            raise InputError(
-                f'{path}, line {number}: expected {{"tokens": [words], "tags": [one tag a word, such as "B-PER"]}} '
-                "with lists of equal length."
-            )
-        if words:
-            records.append((words, names))
-            for tag in names or ():
-                tags.setdefault(tag, number)
-    scheme = _scheme_of(path, tags)
-    for words, names in records:
-        yield _sentence(words, decode_tags(names or ["O"] * len(words), scheme))
-
-
-def read_spanner(path: Path) -> Iterator[dict]:
-    """The authors' format: a JSON list of {"context": "words joined by spaces", "span_posLabel": {"first;last": type}}."""
-    text = "\n".join(line for _, line in _lines(path))
-    records = _json(path, 1, text)
-    for number, record in enumerate(records if isinstance(records, list) else [records], 1):
-        try:
-            words = record["context"].split()
-            spans = [(*map(int, key.split(";")), name) for key, name in record.get("span_posLabel", {}).items()]
-            entities = sorted((first, last - first + 1, str(name)) for first, last, name in spans)
-            valid = all(begin >= 0 and length > 0 and begin + length <= len(words) for begin, length, _ in entities)
-        except (TypeError, KeyError, ValueError, AttributeError):
-            valid = False
-        if not valid:
-            raise InputError(
-                f'{path}, record {number}: expected {{"context": "words", "span_posLabel": {{"first;last": "TYPE"}}}} '
-                "with positions inside the text."
-            )
-        if words:
-            yield _sentence(words, entities)
-
-
-def _is_strings(value) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _json(path: Path, number: int, text: str):
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg}, column {error.colno}).") from None
-
-
-def read_plain(path: Path) -> Iterator[dict]:
-    """Plain text, one sentence a line, split by the rule that inference uses."""
-    for _, line in _lines(path):
-        if words := [line[a:b] for a, b in split_words(line)]:
-            yield _sentence(words, [])
-
-
-def read_corpus(path: str, labelled: bool) -> Iterator[dict]:
-    """Read a corpus file; the format follows from its name: .jsonl, .json (spanner), .txt (plain text where `labelled` is
-    False), anything else columns. Each may be gzipped."""
-    path = Path(path)
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    readers = {".jsonl": read_json_lines, ".json": read_spanner}
-    if not labelled:
-        readers[".txt"] = read_plain
-    yield from readers.get(suffix, read_columns)(path)
-
-
-def load_corpus(path: str, labelled: bool) -> Dataset:
-    """Read a corpus file into an Arrow-backed data set of sentences, cached by `datasets` under the file's content.
+def load_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str = "strict") -> Dataset:
+    """Read a corpus, see `read_corpus`, into a data set of `CORPUS` in Arrow, cached by `datasets` while the file stays as it is.
 
     Raises:
         InputError: the file is missing, empty or broken; the message names file and line.
     """
-    file = Path(path)
-    if not file.is_file():
+    if not Path(path).exists():
         raise InputError(f"{path}: no such file. Check the path.")
-    stamp = (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size, _VERSION)
+    files = [file for file in sorted(Path(path).rglob("*")) if file.is_file()] or [Path(path)]
+    stamp = [_VERSION, *((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
+    options = {"path": str(path), "labelled": labelled, "encoding": encoding, "errors": errors, "stamp": tuple(stamp)}
     try:
-        return Dataset.from_generator(
-            _generate, features=SENTENCE, gen_kwargs={"path": str(path), "labelled": labelled, "stamp": stamp}
-        )
+        return Dataset.from_generator(_generate, features=CORPUS, gen_kwargs=options)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise
 
 
-def _generate(path: str, labelled: bool, stamp: tuple) -> Iterator[dict]:
+def _generate(path: str, labelled: bool, encoding: str, errors: str, stamp: tuple) -> Iterator[dict]:
     """`stamp` makes a changed file another entry of the cache."""
     empty = True
-    for sentence in read_corpus(path, labelled):
+    for sentence in read_corpus(path, labelled, encoding, errors):
         empty = False
         yield sentence
     if empty:
@@ -287,8 +276,53 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
 
     def convert(row: dict) -> dict:
         tags = [names[i] for i in row["ner_tags"]] if names else row["ner_tags"]
-        return _sentence(row["tokens"], decode_tags(tags, scheme))
+        return _sentence(row["tokens"], decode_tags(tags, scheme)) | {"format": f"Hub, {scheme}", "notes": []}
 
-    return raw.map(convert, remove_columns=list(columns), features=SENTENCE, desc="Reading labels").filter(
+    return raw.map(convert, remove_columns=list(columns), features=CORPUS, desc="Reading labels").filter(
         lambda row: len(row["words"]) > 0
     )
+
+
+# ------------------------------------------------------------------------------------------------------------- summary
+
+
+def summarize(corpus: Dataset) -> dict:
+    """What a corpus holds: `format`, `sentences`, `words`, `entities` by type, `longest_sentence` and `longest_entity` in words,
+    and `notes`: what was done to how many words, tags or records."""
+    formats, types, notes, words, sentence, entity = Counter(), Counter(), Counter(), 0, 0, 0
+    for table in corpus.with_format("arrow").iter(10_000):
+        sizes = pc.list_value_length(table["words"])
+        words, sentence = words + pc.sum(sizes).as_py(), max(sentence, pc.max(sizes).as_py())
+        entity = max(entity, pc.max(pc.list_flatten(table["lengths"])).as_py() or 0)
+        formats.update(table["format"].to_pylist())
+        types.update(pc.list_flatten(table["types"]).to_pylist())
+        notes.update(pc.list_flatten(table["notes"]).to_pylist())
+    return {
+        "format": " / ".join(sorted(formats)),
+        "sentences": len(corpus),
+        "words": words,
+        "entities": dict(sorted(types.items())),
+        "longest_sentence": sentence,
+        "longest_entity": entity,
+        "notes": dict(sorted(notes.items())),
+    }
+
+
+def count_repeated(corpus: Dataset, train: Dataset) -> int:
+    """How many sentences of a corpus are, word for word, in the training corpus too."""
+    seen = {hash(tuple(words)) for words in train["words"]}
+    return sum(hash(tuple(words)) in seen for words in corpus["words"])
+
+
+def map_types(corpus: Dataset, mapping: dict[str, str]) -> Dataset:
+    """Rename, merge and, where the new name is "O", drop the types of a corpus' entities; others stay."""
+
+    def convert(row: dict) -> dict:
+        types = [mapping.get(name, name) for name in row["types"]]
+        columns = {"begins": row["begins"], "lengths": row["lengths"], "types": types}
+        return {
+            column: [value for value, name in zip(values, types, strict=True) if name != "O"]
+            for column, values in columns.items()
+        }
+
+    return corpus.map(convert, desc="Mapping types")

@@ -12,9 +12,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Sequence as SequenceFeature
 
 import corpora_glode
-from corpora_glode import SENTENCE, decode_tags, detect_scheme, encode_tags, load_corpus, load_hub_corpus, read_corpus
+from corpora_glode import CORPUS, load_corpus, load_hub_corpus, read_corpus
 from data_glode import gold_entities
 from modeling_glode import InputError
+from schemes_glode import decode_tags, detect_scheme, encode_tags
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -237,7 +238,9 @@ BROKEN = {
     "two schemes": ("a.iob2", "Anna B-PER\nBerg E-PER\nsings O\nOslo U-LOC\n", "line 4", "scheme"),
     "unequal lists": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n', "line 2", "equal"),
     "numbers for tags": ("a.jsonl", '{"tokens": ["a"], "tags": [0]}\n', "line 1", "tags"),
-    "no tokens": ("a.jsonl", '\n{"text": "a"}\n', "line 2", "tokens"),
+    "no labels": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]}\n', "line 2", "no labels"),
+    "text without labels": ("a.jsonl", '\n{"text": "a"}\n', "line 2", "no labels"),
+    "no tokens": ("a.jsonl", '{"sentence": "a"}\n', "line 1", "tokens"),
     "a list": ("a.jsonl", '["a"]\n', "line 1", "tokens"),
     "JSON lines cut off": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"\n', "line 2", "not JSON"),
     "JSON lines, unknown prefix": (
@@ -256,7 +259,7 @@ BROKEN = {
     "span backwards": ("a.json", '[{"context": "a b", "span_posLabel": {"1;0": "PER"}}]', "record 1", "inside"),
     "span of one number": ("a.json", '[{"context": "a b", "span_posLabel": {"1": "PER"}}]', "record 1", "first;last"),
     "context of another kind": ("a.json", '[{"context": ["a"]}]', "record 1", "context"),
-    "record of another kind": ("a.json", "[3]", "record 1", "context"),
+    "record of another kind": ("a.json", "[3]", "record 1", "tokens"),
     "empty": ("a.iob2", "", "", "no sentence"),
     "blank lines alone": ("a.iob2", "\n\n", "", "no sentence"),
     "empty JSON lines": ("a.jsonl", "", "", "no sentence"),
@@ -353,7 +356,7 @@ def test_hub_data_sets_are_converted(monkeypatch, names: list[str], numbers: lis
     assert asked == [("some/set", "en")]
     assert set(loaded) == {"train", "validation"}
     for part in loaded.values():
-        assert part.features == SENTENCE
+        assert part.features == CORPUS
         assert part["words"][:] == [["Anna", "Berg", "in", "Oslo"]]  # the empty row is gone
         assert gold_entities(part) == [wanted]
 

@@ -6,8 +6,8 @@ import random
 import pytest
 from seqeval.metrics import classification_report
 
-from corpora_glode import encode_tags
 from metrics_glode import both_protocols, entity_metric, entity_scores
+from schemes_glode import encode_tags
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 RATES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
