@@ -314,8 +314,15 @@ def count_repeated(corpus: Dataset, train: Dataset) -> int:
     return sum(hash(tuple(words)) in seen for words in corpus["words"])
 
 
+def types_of(corpus: Dataset) -> set[str]:
+    """The types of a corpus' entities."""
+    return {name for names in corpus["types"] for name in names}
+
+
 def map_types(corpus: Dataset, mapping: dict[str, str]) -> Dataset:
     """Rename, merge and, where the new name is "O", drop the types of a corpus' entities; others stay."""
+    if not mapping:
+        return corpus
 
     def convert(row: dict) -> dict:
         types = [mapping.get(name, name) for name in row["types"]]

@@ -3,7 +3,6 @@
 Features are the windows of `encode_words`; a batch is a dictionary of named tensors.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -285,8 +284,3 @@ class GlodeCollator:
             row, begin, length, label = torch.tensor(cells).T
             labels[row, begin, length] = label
         return labels.masked_fill(~span_mask | ~is_source[:, None, None], -100)
-
-
-def entity_counts(corpus: Dataset) -> dict[str, int]:
-    """How many entities of each type the corpus has."""
-    return dict(sorted(Counter(name for names in corpus["types"] for name in names).items()))

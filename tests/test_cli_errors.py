@@ -142,6 +142,48 @@ def test_the_output_directory_cannot_be_written(command: Command, name: str):
     assert "--output_dir" in message and str(command.directory / name) in message
 
 
+def test_an_encoding_that_is_not_named(command: Command):
+    path = command.file("esp.train", "Núñez B-PER\n\nOslo B-LOC\n".encode("latin-1"))
+    message = command.error(source_train=path)
+    assert f"{path}, line 1: at byte 1" in message and "--encoding latin-1" in message and "--encoding_errors replace" in message
+    assert "--encoding nonsense" in command.error(source_train=path, encoding="nonsense")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_train=path, encoding="latin-1"))
+
+
+# --------------------------------------------------------------------------------------------------------------- types
+
+
+@pytest.mark.parametrize("wrong", ["PER", "PER=", "PER=X,", "PER=X=Y", "=X"])
+def test_a_label_map_of_another_form(command: Command, wrong: str):
+    message = command.error(label_map=wrong)
+    assert wrong in message and "OLD=NEW" in message
+
+
+def test_a_label_map_of_types_that_are_not_there(command: Command):
+    message = command.error(label_map="PER=PERSON,FIRST=PERSON")
+    assert "'FIRST'" in message and "There are LOC, PER." in message
+
+
+def test_a_label_map_that_leaves_nothing(command: Command):
+    assert "no entity" in command.error(label_map="PER=O,LOC=O")
+
+
+def test_a_test_set_that_shares_no_type(command: Command):
+    path = command.file("de.iob2", "Otto\tB-person\nschläft\tO\n")
+    message = command.error(target_test=path)
+    assert "--target_test" in message and "person" in message and "LOC, PER" in message and "--label_map" in message
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(target_test=path, label_map="person=PER"))
+
+
+def test_types_that_only_one_side_has_are_said(command: Command, caplog):
+    path = command.file("de.iob2", "Otto\tB-PER\nsah\tO\nFaust\tB-ART\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(target_test=path))
+    assert "ART only in target_test; LOC only in the source): scores are on PER." in caplog.text
+
+
 # ----------------------------------------------------------------------------------------------------------- arguments
 
 

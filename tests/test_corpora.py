@@ -1,20 +1,29 @@
 """Protects the path from a corpus file to labelled words: every entity of every label scheme and file format arrives where it
 belongs, and a mistake in a file is an InputError that names file and line."""
 
+import bz2
+import contextlib
 import gzip
 import json
+import lzma
 import random
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Sequence as SequenceFeature
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import corpora_glode
-from corpora_glode import CORPUS, load_corpus, load_hub_corpus, read_corpus
+import files_glode
+import records_glode
+from corpora_glode import CORPUS, count_repeated, load_corpus, load_hub_corpus, map_types, read_corpus, summarize
 from data_glode import gold_entities
-from modeling_glode import InputError
+from files_glode import zstd
+from modeling_glode import InputError, split_words
 from schemes_glode import decode_tags, detect_scheme, encode_tags
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -325,6 +334,333 @@ def test_corpora_are_cached_until_they_change(tmp_path: Path, monkeypatch):
     path.write_text(COLUMNS["tabs"].replace("Oslo", "Bern"))  # the same size
     assert load_corpus(str(path), labelled=True)[1]["words"] == ["Bern"]
     assert load_corpus(str(path), labelled=True)[0]["words"] == first[0]["words"]
+
+
+# ------------------------------------------------------------------------------------------- formats of other hands
+
+CONLL = {
+    "CoNLL-2003 English": (
+        "-DOCSTART- -X- O O\n\nAnna NNP I-NP I-PER\nBerg NNP I-NP I-PER\nsings VB I-VP O\n\nOslo NNP I-NP I-LOC\n",
+        "IOB1",
+    ),
+    "CoNLL-2003 German": (
+        "Anna Anna NE I-NC I-PER\nBerg Berg NE I-NC I-PER\nsings sing VV I-VC O\n\nOslo Oslo NE I-NC I-LOC\n",
+        "IOB1",
+    ),
+    "CoNLL-2002 Spanish": ("Anna B-PER\nBerg I-PER\nsings O\n\nOslo B-LOC\n", "IOB2"),
+    "CoNLL-2002 Dutch": ("-DOCSTART- -DOCSTART- O\nAnna N B-PER\nBerg N I-PER\nsings V O\n\nOslo N B-LOC\n", "IOB2"),
+    "an index": (
+        "# text = Anna Berg sings\n1\tAnna\tB-PER\n2-3\tBergsings\tO\n2\tBerg\tI-PER\n2.1\tx\tO\n3\tsings\tO\n\n1\tOslo\tB-LOC\n",
+        "IOB2",
+    ),
+    "CoNLL-U": (
+        "# sent_id = 1\n1\tAnna\tAnna\tPROPN\t_\t_\t3\tx\t_\tNER=B-PER\n"
+        "2\tBerg\tB\tPROPN\t_\t_\t1\tx\t_\tSpaceAfter=No|NER=I-PER\n"
+        "3\tsings\ts\tVERB\t_\t_\t0\tx\t_\t_\n\n1\tOslo\tO\tPROPN\t_\t_\t0\tx\t_\tNER=B-LOC|SpaceAfter=No\n",
+        "IOB2",
+    ),
+    "carriage returns alone": ("Anna B-PER\rBerg I-PER\rsings O\r\rOslo B-LOC\r", "IOB2"),
+}
+
+
+@pytest.mark.parametrize("kind", CONLL)
+def test_column_orders(tmp_path: Path, kind: str):
+    text, scheme = CONLL[kind]
+    path = tmp_path / "corpus.conll"
+    path.write_text(text, newline="")
+    assert entities_of(path) == TWO
+    assert next(read_corpus(str(path), True))["format"] == f"columns, {scheme}"
+
+
+def notes_of(path: Path, **options) -> dict[str, int]:
+    return summarize(load_corpus(str(path), True, **options))["notes"]
+
+
+def test_a_hash_is_a_word_where_it_has_a_tag(tmp_path: Path):
+    path = tmp_path / "corpus.iob2"
+    path.write_text("# newdoc\n# O\nAnna B-PER\n#1 B-MISC\n# sent_id = O\n#hash O\n\n# the end\n")
+    assert entities_of(path) == [(["#", "Anna", "#1", "#hash"], [(1, 1, "PER"), (2, 1, "MISC")])]
+    assert notes_of(path) == {"comments left out": 3}
+
+
+def test_numbers_are_words_where_they_do_not_count(tmp_path: Path):
+    path = tmp_path / "corpus.conll"
+    path.write_text("1 CD O\nMay NNP B-DATE\n\n2 CD O\n")
+    assert [words for words, _ in entities_of(path)] == [["1", "May"], ["2"]]
+
+
+def test_white_space_of_other_kinds_is_part_of_a_word(tmp_path: Path):
+    path = tmp_path / "corpus.iob2"
+    path.write_text("10\u00a0000 O\n\u3000 O\nA\u2028B B-ORG\n", encoding="utf-8")
+    assert entities_of(path) == [(["10\u00a0000", "\ufffd", "A\u2028B"], [(2, 1, "ORG")])]
+    assert notes_of(path) == {"invisible words kept": 1}
+
+
+@pytest.mark.parametrize(
+    ("tags", "scheme", "broken"),
+    [
+        ("I-PER I-PER O B-LOC O I-ORG", "IOB1", 1),
+        ("B-PER I-PER O B-LOC I-PER", "IOB2", 1),
+        ("I-PER B-PER O I-LOC", "IOB1", 0),
+        ("B-PER I-PER O S-LOC", "BIOES", 1),
+        ("B-PER E-PER E-LOC", "BIOES", 1),
+        ("B-PER L-PER U-LOC", "BILOU", 0),
+        ("PER PER O", "IO", 0),
+    ],
+)
+def test_schemes_are_told_apart_and_what_contradicts_them_is_counted(tmp_path: Path, tags: str, scheme: str, broken: int):
+    path = tmp_path / "corpus.iob"
+    path.write_text("".join(f"w {tag}\n" for tag in tags.split()))
+    assert next(read_corpus(str(path), True))["format"] == f"columns, {scheme}"
+    assert notes_of(path) == ({"tags out of place": broken} if broken else {})
+
+
+OFFSETS = {
+    "spaCy": {"text": "Anna Berg sings", "entities": [[0, 9, "PER"]]},
+    "spaCy's pairs": ["Anna Berg sings", {"entities": [[0, 9, "PER"]]}],
+    "doccano": {"text": "Anna Berg sings", "label": [[0, 9, "PER"]]},
+    "doccano with relations": {
+        "text": "Anna Berg sings",
+        "entities": [{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 9}],
+    },
+    "Prodigy": {
+        "text": "Anna Berg sings",
+        "tokens": [{"text": "Anna Berg", "start": 0, "end": 9, "id": 0}],
+        "spans": [{"start": 0, "end": 9, "label": "PER", "token_start": 0, "token_end": 0}],
+        "answer": "accept",
+    },
+    "Label Studio": {
+        "data": {"text": "Anna Berg sings"},
+        "annotations": [
+            {"was_cancelled": True, "result": []},
+            {
+                "result": [
+                    {"value": {"start": 0, "end": 9, "text": "Anna Berg", "labels": ["PER"]}},
+                    {"value": {"choices": ["x"]}},
+                ]
+            },
+        ],
+    },
+    "Label Studio's short form": {
+        "text": "Anna Berg sings",
+        "label": [{"start": 0, "end": 9, "text": "Anna Berg", "labels": ["PER"]}],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OFFSETS)
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.json", "lines.json"])
+def test_offsets(tmp_path: Path, kind: str, name: str):
+    records = [OFFSETS[kind], {"text": "Oslo", "entities": [[0, 4, "LOC"]]}]
+    if name == "lines.json" and isinstance(records[0], list):
+        records.reverse()
+    path = tmp_path / name
+    path.write_text(json.dumps(records, indent=1) if name == "corpus.json" else "\n".join(map(json.dumps, records)))
+    assert sorted(entities_of(path)) == sorted(TWO)
+
+
+def test_borders_of_entities_are_borders_of_words(tmp_path: Path):
+    path = tmp_path / "corpus.jsonl"
+    record = {"text": " Berlins Mitte. 上海人", "entities": [[1, 7, "LOC"], [8, 14, "LOC"], [16, 18, "LOC"], [8, 9, "X"]]}
+    path.write_text(json.dumps(record))
+    words = ["Berlin", "s", "Mitte", ".", "上", "海", "人"]
+    assert entities_of(path) == [(words, [(0, 1, "LOC"), (2, 1, "LOC"), (4, 2, "LOC")])]
+    assert notes_of(path) == {"entities without a visible character left out": 1, "words split at the border of an entity": 1}
+
+
+def test_offsets_in_the_units_of_browsers(tmp_path: Path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(json.dumps({"text": "😀 Oslo 😀", "label": [{"start": 3, "end": 7, "text": "Oslo", "labels": ["LOC"]}]}))
+    assert entities_of(path) == [(["😀", "Oslo", "😀"], [(1, 1, "LOC")])]
+    assert notes_of(path) == {"offsets in UTF-16 units converted": 1}
+
+
+def test_what_a_label_a_span_cannot_hold_is_counted(tmp_path: Path):
+    path = tmp_path / "corpus.jsonl"
+    entities = [[0, 8, "ORG"], [0, 8, "LOC"], [0, 3, "LOC"]]
+    lines = [{"text": "no", "answer": "reject"}, {"text": "New York", "entities": entities}, {"text": "no", "answer": "ignore"}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert entities_of(path) == [(["New", "York"], [(0, 1, "LOC"), (0, 2, "LOC")])]
+    assert notes_of(path) == {
+        "entities that overlap another": 1,
+        "records left out that an annotator rejected or ignored": 2,
+        "second types of a span left out": 1,
+    }
+
+
+@pytest.mark.parametrize("kind", ["parquet", "classes", "directory"])
+def test_tables(tmp_path: Path, kind: str):
+    rows = [{"tokens": words, "ner_tags": encode_tags(len(words), entities)} for words, entities in TWO]
+    table = Dataset.from_list(rows)
+    if kind != "parquet":
+        names = ["O", "B-PER", "I-PER", "B-LOC"]
+        rows = [row | {"ner_tags": [names.index(tag) for tag in row["ner_tags"]]} for row in rows]
+        tags = SequenceFeature(ClassLabel(names=names))
+        table = Dataset.from_list(rows, features=Features({"tokens": SequenceFeature(Value("string")), "ner_tags": tags}))
+    path = tmp_path / ("saved" if kind == "directory" else "corpus.parquet")
+    table.save_to_disk(path) if kind == "directory" else table.to_parquet(path)
+    assert entities_of(path) == TWO
+    DatasetDict({"train": table}).save_to_disk(tmp_path / "parts")
+    assert f"{tmp_path / 'parts' / 'train'}" in message_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_packings(tmp_path: Path, packing: str):
+    path, data = tmp_path / f"corpus.conll{packing}", COLUMNS["tabs"].encode()
+    modules = {".gz": gzip, ".bz2": bz2, ".xz": lzma, ".zst": zstd}
+    half = len("Anna\tB-PER\nBe")
+    path.write_bytes(b"".join(modules[packing].compress(part) for part in (data[:half], data[half:])))  # two streams in one file
+    assert entities_of(path) == TWO
+    path.write_bytes(path.read_bytes()[:-6])
+    assert "cannot be read" in message_of(path)
+
+
+def test_encodings(tmp_path: Path):
+    latin, utf8 = tmp_path / "esp.train", tmp_path / "new.conll"
+    latin.write_bytes("Núñez B-PER\n".encode("latin-1"))
+    utf8.write_bytes("Núñez B-PER\n".encode())
+    for path, form in ((latin, "columns, IOB2, iso8859-1"), (utf8, "columns, IOB2")):
+        row = next(read_corpus(str(path), True, "latin-1"))
+        assert (row["words"], row["format"]) == (["Núñez"], form)
+    assert "line 1: at byte 1 of the file byte 0xfa is not UTF-8" in message_of(latin)
+    for wrong in ("utf-16", "nonsense"):
+        with pytest.raises(InputError, match=f"--encoding {wrong}"):
+            list(read_corpus(str(latin), True, wrong))
+
+
+def test_bytes_that_are_no_text_are_replaced_and_counted_where_asked_for(tmp_path: Path):
+    path = tmp_path / "corpus.conll"
+    path.write_bytes(b"\xef\xbb\xbfAnna B-PER\nM\xfcl\0ler I-PER\n\xef\xbf\xbd O\n")
+    assert "line 2: at byte 15 of the file byte 0xfc" in message_of(path)
+    words = next(read_corpus(str(path), True, errors="replace"))["words"]
+    assert words == ["Anna", "M\ufffdl\ufffdler", "\ufffd"]
+    assert notes_of(path, errors="replace") == {"characters replaced": 2}
+    path.write_bytes("Anna B-PER\n".encode("utf-16"))
+    assert "byte 0 of the file" in message_of(path)
+
+
+@pytest.mark.parametrize("name", ["bomb.conll.gz", "bomb.txt.xz", "bomb.jsonl.zst", "bomb.json.bz2"])
+def test_lines_that_unpack_to_no_end(tmp_path: Path, monkeypatch, name: str):
+    monkeypatch.setattr(files_glode, "LONGEST_LINE", 1000)
+    path = tmp_path / name
+    pack = {".gz": gzip, ".bz2": bz2, ".xz": lzma, ".zst": zstd}[path.suffix].compress
+    path.write_bytes(pack(b"\n" + b"a" * 1001))
+    assert "line 2: longer than" in message_of(path, labelled=not name.startswith("bomb.txt"))
+
+
+def test_sentences_and_documents_without_end(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(corpora_glode, "LONGEST_SENTENCE", 10)
+    monkeypatch.setattr(records_glode, "LONGEST_DOCUMENT", 100)
+    (tmp_path / "a.conll").write_text("a O\n" * 11)
+    assert "line 1: a sentence of more than 10 words" in message_of(tmp_path / "a.conll")
+    (tmp_path / "a.json").write_text("[" + "3,\n" * 100)
+    assert "Write JSON lines" in message_of(tmp_path / "a.json")
+
+
+def test_a_long_line_is_read(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("ab " * 2**19)
+    assert len(next(read_corpus(str(path), False))["words"]) == 2**19
+
+
+def test_a_summary(tmp_path: Path):
+    path = tmp_path / "corpus.conll"
+    path.write_text(COLUMNS["tabs"])
+    corpus = load_corpus(str(path), True)
+    assert summarize(corpus) == {
+        "format": "columns, IOB2",
+        "sentences": 2,
+        "words": 4,
+        "entities": {"LOC": 1, "PER": 1},
+        "longest_sentence": 3,
+        "longest_entity": 2,
+        "notes": {},
+    }
+    assert count_repeated(corpus, corpus.select([1])) == 1
+    mapped = map_types(corpus, {"PER": "O", "LOC": "PLACE"})
+    assert gold_entities(mapped) == [[], [(0, 1, "PLACE")]] and summarize(mapped)["entities"] == {"PLACE": 1}
+
+
+# -------------------------------------------------------------------------------------------------------- properties
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=8).filter(
+    lambda text: text.strip() == text and " " not in text and not text.startswith(("#", "\ufeff"))
+)
+
+
+@st.composite
+def labelled_sentences(draw) -> list[tuple[list[str], list[tuple[int, int, str]]]]:
+    """One to four sentences with flat entities, some of which touch."""
+    corpus = []
+    for _ in range(draw(st.integers(1, 4))):
+        words = draw(st.lists(TEXTS.filter(lambda word: word != "-DOCSTART-"), min_size=1, max_size=6))
+        entities, at = [], 0
+        while at < len(words):
+            length = draw(st.integers(1, len(words) - at))
+            if name := draw(st.sampled_from(["", "PER", "LOC", "work_of-art"])):
+                entities.append((at, length, name))
+            at += length
+        corpus.append((words, entities))
+    return corpus
+
+
+def written(corpus: list, scheme: str, kind: str) -> str:
+    """The corpus as the content of a file."""
+    blocks = []
+    for words, entities in corpus:
+        tags = encode_tags(len(words), entities, "BIOES" if scheme == "BILOU" else scheme)
+        if scheme == "BILOU":
+            tags = [re.sub("^E-", "L-", re.sub("^S-", "U-", tag)) for tag in tags]
+        if kind == "jsonl":
+            blocks.append(json.dumps({"tokens": words, "tags": tags}, ensure_ascii=len(words) % 2 == 0))
+            continue
+        middle = {"tabs": "\t", "blanks": "  ", "index": "\tx\t", "CRLF": "\t"}[kind]
+        index = [f"{n}\t" if kind == "index" else "" for n in range(1, len(words) + 1)]
+        blocks.append("".join(f"{i}{w}{middle}{t}\n" for i, w, t in zip(index, words, tags, strict=True)))
+    text = "\n".join(blocks)
+    return text.replace("\n", "\r\n") if kind == "CRLF" else text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(labelled_sentences(), st.sampled_from(["IOB1", "IOB2", "BIOES", "BILOU"]), st.data())
+def test_what_is_written_is_read(tmp_path: Path, corpus: list, scheme: str, data: st.DataObject):
+    kind = data.draw(st.sampled_from(["tabs", "blanks", "index", "CRLF", "jsonl"]))
+    path = tmp_path / ("a.jsonl" if kind == "jsonl" else "a.conll")
+    path.write_text(written(corpus, scheme, kind), encoding="utf-8", newline="")
+    rows = list(read_corpus(str(path), True))
+    assert [(row["words"], list(zip(row["begins"], row["lengths"], row["types"], strict=True))) for row in rows] == corpus
+    assert not any(row["notes"] for row in rows)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4)
+)
+def test_entities_with_offsets_keep_their_text(tmp_path: Path, text: str, borders: list):
+    spans = sorted({(min(pair), max(pair)) for pair in borders if max(pair) <= len(text) and pair[0] != pair[1]})
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": text, "entities": [[*span, "X"] for span in spans]}))
+    rows = list(read_corpus(str(path), True))
+    visible = [text[a:b] for a, b in split_words(text)]
+    assert "".join(word for row in rows for word in row["words"]) == "".join(visible)
+    found = {"".join(row["words"][b : b + n]) for row in rows for b, n in zip(row["begins"], row["lengths"], strict=True)}
+    for start, end in spans:
+        inside = "".join(text[max(a, start) : min(b, end)] for a, b in split_words(text) if a < end and b > start)
+        assert inside in found or not inside
+
+
+SUFFIXES = [".conll", ".jsonl", ".json", ".txt", ".parquet", ".spacy", ".conll.gz", ".jsonl.bz2", ".json.xz", ".txt.zst"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.sampled_from(SUFFIXES), st.booleans(), st.sampled_from(["strict", "replace"]))
+def test_arbitrary_bytes_end_in_sentences_or_a_message(tmp_path: Path, data: bytes, suffix: str, labelled: bool, errors: str):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(data)
+    with contextlib.suppress(InputError):
+        for row in read_corpus(str(path), labelled, "utf-8", errors):
+            assert row["words"] and all(row["words"])
+            json.dumps(row, ensure_ascii=False).encode()
 
 
 # ------------------------------------------------------------------------------------------------------ Hub data sets

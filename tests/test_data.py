@@ -18,7 +18,6 @@ from data_glode import (
     TwoStreamSampler,
     build_features,
     choose_span_length,
-    entity_counts,
     gold_entities,
     label_names,
     merge_windows,
@@ -63,7 +62,6 @@ def test_label_names(corpus: Dataset):
     assert label_names(corpus, other) == ["O", "ART", "LOC", "PER"]
     with pytest.raises(InputError, match="no entity"):
         label_names(make_corpus(sentence(["x"], [])))
-    assert entity_counts(corpus) == Counter(name for row in corpus for name in row["types"])
 
 
 def test_choose_span_length_is_the_smallest_that_covers():
