@@ -8,8 +8,10 @@ import json
 import lzma
 import random
 import re
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -269,6 +271,23 @@ BROKEN = {
     "span of one number": ("a.json", '[{"context": "a b", "span_posLabel": {"1": "PER"}}]', "record 1", "first;last"),
     "context of another kind": ("a.json", '[{"context": ["a"]}]', "record 1", "context"),
     "record of another kind": ("a.json", "[3]", "record 1", "tokens"),
+    "a space in a word": ("a.iob2", "Anna B-PER\nNew York B-LOC\n", "line 2", "3 columns"),
+    "half a surrogate pair": ("a.jsonl", '{"text": "a\\ud800", "entities": []}\n', "line 1", "surrogate"),
+    "lists in lists in lists": ("a.json", "[" * 100_000, "line 1", "not JSON"),
+    "a number of too many digits": ("a.jsonl", '{"text": ' + "1" * 5000 + "}", "line 1", "not JSON"),
+    "offsets beyond the text": ("a.jsonl", '{"text": "a", "entities": [[0, 2, "X"]]}', "line 1", "1 characters"),
+    "offsets backwards": ("a.jsonl", '{"text": "ab", "entities": [[2, 1, "X"]]}', "line 1", "span {'start': 2"),
+    "offsets of another kind": ("a.jsonl", '{"text": "ab", "entities": [["0", "1", "X"]]}', "line 1", "span"),
+    "a span without a type": ("a.jsonl", '{"text": "ab", "spans": [{"start": 0, "end": 1}]}', "line 1", "span"),
+    "a span of other words": (
+        "a.jsonl",
+        '{"text": "in Oslo", "label": [{"start": 0, "end": 4, "text": "Oslo", "labels": ["LOC"]}]}',
+        "line 1",
+        "the span says 'Oslo'",
+    ),
+    "a type that is none": ("a.jsonl", '{"text": "Oslo", "entities": [[0, 4, "O"]]}', "line 1", "type 'O'"),
+    "a task without annotation": ("a.json", '[{"data": {"text": "a"}, "annotations": []}]', "record 1", "no labels"),
+    "no table": ("a.parquet", "PAR1 and no more", "", "cannot be read"),
     "empty": ("a.iob2", "", "", "no sentence"),
     "blank lines alone": ("a.iob2", "\n\n", "", "no sentence"),
     "empty JSON lines": ("a.jsonl", "", "", "no sentence"),
@@ -502,6 +521,47 @@ def test_tables(tmp_path: Path, kind: str):
     assert entities_of(path) == TWO
     DatasetDict({"train": table}).save_to_disk(tmp_path / "parts")
     assert f"{tmp_path / 'parts' / 'train'}" in message_of(tmp_path / "parts")
+
+
+def test_a_class_without_a_name(tmp_path: Path):
+    features = Features({"tokens": SequenceFeature(Value("string")), "ner_tags": SequenceFeature(ClassLabel(names=["O"]))})
+    Dataset.from_list([{"tokens": ["a"], "ner_tags": [-1]}], features=features).to_parquet(tmp_path / "a.parquet")
+    assert "row 1: class -1 of `ner_tags` has no name" in message_of(tmp_path / "a.parquet")
+
+
+def test_docbin(tmp_path: Path, monkeypatch):
+    """With a stand-in for spaCy, which is no requirement: white space is no word, a file that spaCy refuses has a message."""
+    path = tmp_path / "a.spacy"
+    path.write_bytes(b"\0")
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(InputError, match="pip install spacy"):
+        list(read_corpus(str(path), True))
+
+    class Document(list):
+        ents = (SimpleNamespace(start=0, end=3, label_="PER"), SimpleNamespace(start=4, end=5, label_="LOC"))
+
+        def has_annotation(self, name: str) -> bool:
+            return True
+
+    class DocBin:
+        def from_disk(self, path: Path) -> "DocBin":
+            if not path.read_bytes():
+                raise ValueError("E1014")
+            return self
+
+        def get_docs(self, vocab: None) -> list[Document]:
+            return [Document(SimpleNamespace(text=text, is_space=text == " ") for text in ["Anna", " ", "Berg", " ", "Oslo"])]
+
+    spacy = ModuleType("spacy")
+    spacy.blank = lambda language: SimpleNamespace(vocab=None)
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    monkeypatch.setitem(sys.modules, "spacy.tokens", SimpleNamespace(DocBin=DocBin))
+    row = next(read_corpus(str(path), True))
+    assert row["words"] == ["Anna", "Berg", "Oslo"]
+    assert (row["begins"], row["lengths"], row["types"]) == ([0, 2], [2, 1], ["PER", "LOC"])
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="E1014"):
+        list(read_corpus(str(path), True))
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
