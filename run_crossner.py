@@ -25,7 +25,7 @@ from pathlib import Path
 import faiss
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -86,9 +86,12 @@ class DataArguments:
         metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."},
     )
     source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
-    target_unlabeled: str | None = field(
+    target_unlabeled: list[str] | None = field(
         default=None,
-        metadata={"help": "Target text: .txt with a sentence a line, or a labelled corpus, whose tags only the report reads."},
+        metadata={
+            "help": "Target text, one file or several: .txt with a sentence a line, or a labelled corpus, whose tags only the "
+            "report reads."
+        },
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
     label_map: str | None = field(
@@ -196,7 +199,8 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
     known = {action.dest for action in parser._actions}
     if unknown := sorted(set(values) - known):
         raise InputError(f"{path}: unknown argument {unknown[0]!r}. See run_crossner.py --help.")
-    from_file = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
+    from_file = [part for name, value in lists.items() for part in (f"--{name}", *map(str, value))]
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
@@ -270,7 +274,8 @@ def load_corpora(arguments: DataArguments) -> Corpora:
         paths = (data.source_train, data.source_dev, data.source_test, data.target_test)
         text = (data.encoding, data.encoding_errors)
         source, dev, source_test, target_test = (load_corpus(path, True, *text) if path else None for path in paths)
-        corpora = Corpora(source, dev, source_test, load_corpus(data.target_unlabeled, False, *text), target_test)
+        target = concatenate_datasets([load_corpus(path, False, *text) for path in data.target_unlabeled])
+        corpora = Corpora(source, dev, source_test, target, target_test)
     if data.label_map:
         _map_labels(corpora, data.label_map)
     if data.max_source_samples:
@@ -301,7 +306,7 @@ def _use_demo(data: DataArguments) -> None:
         )
     source, target = DEMO_DIRECTORY / "en", DEMO_DIRECTORY / data.target_lang
     data.source_train, data.source_dev = str(source / "train.iob2"), str(source / "dev.iob2")
-    data.target_unlabeled, data.target_test = str(target / "unlabeled.txt"), str(target / "test.iob2")
+    data.target_unlabeled, data.target_test = [str(target / "unlabeled.txt")], str(target / "test.iob2")
 
 
 def _map_labels(corpora: Corpora, text: str) -> None:
@@ -448,7 +453,7 @@ class Run:
         if not self.main:
             return
         data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
-        corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
+        corpus = "embedded demo" if demo else data.dataset_name or " + ".join([data.source_train, *data.target_unlabeled])
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
         console.print(f"[bold]corpus[/]    {escape(corpus)}: {sizes}")
@@ -712,7 +717,9 @@ class Run:
             "source_lang": data.source_lang,
             "target_lang": data.target_lang,
             "source_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.source_train).name,
-            "target_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.target_unlabeled).name,
+            "target_name": "the GLoDe demo corpus"
+            if demo
+            else data.dataset_name or ", ".join(Path(path).name for path in data.target_unlabeled),
             "source_sentences": len(self.corpora.source),
             "target_sentences": len(self.corpora.target),
             "examples": examples,

@@ -414,6 +414,20 @@ def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
     assert (data.source_train, run.config, training.learning_rate) == ("a.iob2", None, 1e-5)
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_several_target_texts_are_one_corpus(command: Command, from_file: bool):
+    more = command.file("more.iob2", "Ida\tB-PER\n")
+    paths = [str(command.options["target_unlabeled"]), str(more)]
+    if from_file:
+        changes = {"config": command.file("run.yaml", f"target_unlabeled: [{', '.join(paths)}]\n"), "target_unlabeled": None}
+        arguments = command.arguments(**changes)
+    else:
+        arguments = [*command.arguments(target_unlabeled=None), "--target_unlabeled", *paths]
+    data, *_ = run_crossner.parse_arguments(arguments)
+    target = run_crossner.load_corpora(data).target
+    assert data.target_unlabeled == paths and [len(words) for words in target["words"]] == [5, 3, 1]
+
+
 @pytest.mark.parametrize("name", ["source_dev", "source_test", "target_test"])
 def test_the_demo_does_not_swallow_a_given_file(name: str):
     data = run_crossner.DataArguments(target_lang="de", **{name: "mine.iob2"})
