@@ -35,6 +35,7 @@ _VERSION = 3  # of corpora in the cache of `datasets`, which does not notice whe
 # ------------------------------------------------------------------------------------------------------------- columns
 
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
+MOST_TAGS = 1000  # more are no tags but words
 
 
 def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
@@ -70,13 +71,13 @@ def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
         elif indexed and not columns[0].isdecimal():
             raw.notes.append("ranges and empty nodes passed over")
         else:
-            word, tag = columns[indexed].strip(), columns[-1].strip()
+            tag = columns[-1].strip()
             if indexed and width == 10:
                 named = re.search(r"(?:^|\|)NER=([^|]+)", tag)
                 tag = named[1] if named else "O" if tag == "_" or "=" in tag else tag
-            raw.notes += ["invisible words kept"] * (not word) + ["characters replaced"] * replaced
+            raw.notes += ["characters replaced"] * replaced
             raw.place = raw.place or number
-            raw.words.append(word or "\ufffd")
+            raw.words.append(columns[indexed].strip())
             raw.tags.append(tag)
             raw.lines.append(number)
             if len(raw.words) > LONGEST_SENTENCE:
@@ -155,11 +156,10 @@ def read_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str 
         where = f"{path}, {unit} {raw.place}"
         if labelled and raw.tags is None and raw.entities is None:
             raise InputError(f"{where}: no labels. In a labelled corpus every sentence has them, if only [] or O.")
-        if scheme and raw.tags is not None:
+        if raw.tags is not None:
             raw.entities = decode_tags(raw.tags, scheme)
             raw.notes += ["tags out of place"] * broken_tags(raw.tags, scheme)
-        entities = _one_type_each(raw.entities or [], raw.notes, where)
-        yield _sentence(raw.words, entities) | {"format": form, "notes": raw.notes}
+        yield _sentence(raw.words, _one_type_each(raw.entities or [], raw.notes, where), form, raw.notes)
 
 
 def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
@@ -175,6 +175,10 @@ def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
         for tag, line in zip(raw.tags or (), raw.lines, strict=True):
             if tag not in first:
                 first[tag] = line
+                if len(first) > MOST_TAGS:
+                    raise InputError(
+                        f"{path}, {unit} {line}: more than {MOST_TAGS} different tags. Is the tag in the last column?"
+                    )
                 try:
                     scheme = detect_scheme(first)
                 except InputError as error:
@@ -207,7 +211,7 @@ def _one_type_each(entities: list[tuple[int, int, str]], notes: list[str], where
     """The entities without second types of a span, which a model of one label a span cannot hold."""
     kept, end = {}, 0
     for begin, length, name in entities:
-        if name in ("", "O"):
+        if name.strip() in ("", "O"):
             raise InputError(f"{where}: an entity of the type {name!r}, which stands for no entity. Rename it.")
         if kept.setdefault((begin, length), name) != name:
             notes.append("second types of a span left out")
@@ -217,9 +221,15 @@ def _one_type_each(entities: list[tuple[int, int, str]], notes: list[str], where
     return [(*span, name) for span, name in kept.items()]
 
 
-def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]]) -> dict:
+def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]], form: str, notes: list[str]) -> dict:
+    """A row of `CORPUS`. Words that nobody can see keep their place, as U+FFFD."""
+    invisible = [i for i, word in enumerate(words) if not word.strip()]
+    if invisible:
+        words, notes = list(words), notes + ["invisible words kept"] * len(invisible)
+        for i in invisible:
+            words[i] = "\ufffd"
     begins, lengths, types = map(list, zip(*entities, strict=True)) if entities else ([], [], [])
-    return {"words": words, "begins": begins, "lengths": lengths, "types": types}
+    return {"words": words, "begins": begins, "lengths": lengths, "types": types, "format": form, "notes": notes}
 
 
 def load_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str = "strict") -> Dataset:
@@ -276,7 +286,7 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
 
     def convert(row: dict) -> dict:
         tags = [names[i] for i in row["ner_tags"]] if names else row["ner_tags"]
-        return _sentence(row["tokens"], decode_tags(tags, scheme)) | {"format": f"Hub, {scheme}", "notes": []}
+        return _sentence(row["tokens"], decode_tags(tags, scheme), f"Hub, {scheme}", [])
 
     return raw.map(convert, remove_columns=list(columns), features=CORPUS, desc="Reading labels").filter(
         lambda row: len(row["words"]) > 0

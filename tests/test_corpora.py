@@ -617,6 +617,19 @@ def test_sentences_and_documents_without_end(tmp_path: Path, monkeypatch):
     assert "Write JSON lines" in message_of(tmp_path / "a.json")
 
 
+def test_another_column_than_the_tags(tmp_path: Path):
+    path = tmp_path / "lemmas.tsv"
+    path.write_text("".join(f"word\tlemma{n}\n" for n in range(1500)))
+    assert "line 1001: more than 1000 different tags" in message_of(path)
+
+
+def test_words_that_nobody_sees_keep_their_place(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"tokens": ["", "Oslo", " "], "tags": ["O", "B-LOC", "O"]}')
+    assert entities_of(path) == [(["\ufffd", "Oslo", "\ufffd"], [(1, 1, "LOC")])]
+    assert notes_of(path) == {"invisible words kept": 2}
+
+
 def test_a_long_line_is_read(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("ab " * 2**19)
