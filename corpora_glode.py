@@ -110,9 +110,10 @@ def _split_columns(line: str) -> list[str]:
 
 
 def _is_comment(columns: list[str], width: int) -> bool:
+    if not columns[0].startswith("#"):
+        return False
     tag = columns[-1].strip()
-    has_tag = len(columns) == width and (tag == "O" or PREFIXED.match(tag) or tag.isupper())
-    return columns[0].startswith("#") and not has_tag
+    return len(columns) != width or not (tag == "O" or PREFIXED.match(tag) or tag.isupper())
 
 
 def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:

@@ -54,7 +54,7 @@ def read_lines(path: Path, encoding: str = "utf-8", errors: str = "strict") -> I
                 offset += len(raw)
                 for line in raw.rstrip(b"\r\n").split(b"\r"):
                     number += 1
-                    yield number, *_decode(line, encoding, errors, f"{path}, line {number}", at)
+                    yield number, *_decode(line, encoding, errors, path, number, at)
                     at += len(line) + 1
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file. Check the path.") from error
@@ -62,7 +62,7 @@ def read_lines(path: Path, encoding: str = "utf-8", errors: str = "strict") -> I
         raise InputError(f"{path}: cannot be read ({error}). Is it whole, and packed as its name says?") from error
 
 
-def _decode(line: bytes, encoding: str, errors: str, place: str, at: int) -> tuple[str, int]:
+def _decode(line: bytes, encoding: str, errors: str, path: Path, number: int, at: int) -> tuple[str, int]:
     """A line's text, and how many of its characters were replaced. `at` is its first byte's offset."""
     try:
         text = line.decode(encoding)
@@ -73,8 +73,8 @@ def _decode(line: bytes, encoding: str, errors: str, place: str, at: int) -> tup
         position, reason = error.start, f"byte 0x{line[error.start]:02x} is not {encoding.upper()} ({error.reason})."
     if errors == "strict":
         raise InputError(
-            f"{place}: at byte {at + position} of the file {reason} Convert it to UTF-8, name its encoding (--encoding latin-1), "
-            "or give --encoding_errors replace."
+            f"{path}, line {number}: at byte {at + position} of the file {reason} Convert it to UTF-8, name its encoding "
+            "(--encoding latin-1), or give --encoding_errors replace."
         )
     kept = line.decode(encoding, "ignore").replace("\0", "").count("\ufffd")
     text = line.decode(encoding, "replace").replace("\0", "\ufffd")
