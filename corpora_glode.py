@@ -2,7 +2,7 @@
 
 A sentence is {"words": [...], "begins": [...], "lengths": [...], "types": [...]}: its words and its entities, in words. A corpus
 that was read has two columns more: `format` (what was found: format, scheme, encoding) and `notes` (what was done to the
-sentence so that it could be read), which `summarize` counts.
+sentence so that it could be read, such as "2 tags out of place"), which `summarize` adds up.
 """
 
 import re
@@ -57,7 +57,7 @@ def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
                 yield raw
                 raw = Raw(0, [], [], [])
         elif _is_comment(columns, width):
-            raw.notes.append("comments left out")
+            raw.notes["comments left out"] += 1
         elif len(columns) < 2 or not columns[-1].strip():
             raise InputError(
                 f"{path}, line {number}: {line.strip()[:60]!r} has no tag. Each line is a word, white space and its tag. "
@@ -69,13 +69,13 @@ def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
                 "Is there a space in a word? Separate the columns by tabs."
             )
         elif indexed and not columns[0].isdecimal():
-            raw.notes.append("ranges and empty nodes passed over")
+            raw.notes["ranges and empty nodes passed over"] += 1
         else:
             tag = columns[-1].strip()
             if indexed and width == 10:
                 named = re.search(r"(?:^|\|)NER=([^|]+)", tag)
                 tag = named[1] if named else "O" if tag == "_" or "=" in tag else tag
-            raw.notes += ["characters replaced"] * replaced
+            raw.notes["characters replaced"] += replaced
             raw.place = raw.place or number
             raw.words.append(columns[indexed].strip())
             raw.tags.append(tag)
@@ -119,7 +119,7 @@ def _is_comment(columns: list[str], width: int) -> bool:
 def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
     """Plain text, one sentence a line, split by the rule that inference uses."""
     for number, line, replaced in read_lines(path, encoding, errors):
-        yield Raw(number, [line[a:b] for a, b in split_words(line)], notes=["characters replaced"] * replaced)
+        yield Raw(number, [line[a:b] for a, b in split_words(line)], notes=Counter({"characters replaced": replaced}))
 
 
 # ------------------------------------------------------------------------------------------------------------- corpora
@@ -159,7 +159,7 @@ def read_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str 
             raise InputError(f"{where}: no labels. In a labelled corpus every sentence has them, if only [] or O.")
         if raw.tags is not None:
             raw.entities = decode_tags(raw.tags, scheme)
-            raw.notes += ["tags out of place"] * broken_tags(raw.tags, scheme)
+            raw.notes["tags out of place"] += broken_tags(raw.tags, scheme)
         yield _sentence(raw.words, _one_type_each(raw.entities or [], raw.notes, where), form, raw.notes)
 
 
@@ -193,42 +193,43 @@ def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
 
 def _without_empty(sentences: Iterable[Raw]) -> Iterator[Raw]:
     """Leave out what has no words; its notes go to the sentence before, or the first one."""
-    held, notes = None, []
+    held, notes = None, Counter()
     for raw in sentences:
         if not raw.words:
-            notes += raw.notes
+            notes.update(raw.notes)
             continue
         if held:
-            held.notes += notes
-            notes = []
+            held.notes.update(notes)
+            notes = Counter()
             yield held
         held = raw
     if held:
-        held.notes += notes
+        held.notes.update(notes)
         yield held
 
 
-def _one_type_each(entities: list[tuple[int, int, str]], notes: list[str], where: str) -> list[tuple[int, int, str]]:
+def _one_type_each(entities: list[tuple[int, int, str]], notes: Counter[str], where: str) -> list[tuple[int, int, str]]:
     """The entities without second types of a span, which a model of one label a span cannot hold."""
     kept, end = {}, 0
     for begin, length, name in entities:
         if name.strip() in ("", "O"):
             raise InputError(f"{where}: an entity of the type {name!r}, which stands for no entity. Rename it.")
         if kept.setdefault((begin, length), name) != name:
-            notes.append("second types of a span left out")
+            notes["second types of a span left out"] += 1
     for begin, length in sorted(kept):
-        notes += ["entities that overlap another"] * (begin < end)
+        notes["entities that overlap another"] += begin < end
         end = max(end, begin + length)
     return [(*span, name) for span, name in kept.items()]
 
 
-def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]], form: str, notes: list[str]) -> dict:
+def _sentence(words: list[str], entities: Iterable[tuple[int, int, str]], form: str, notes: Counter[str]) -> dict:
     """A row of `CORPUS`. Words that nobody can see keep their place, as U+FFFD."""
     invisible = [i for i, word in enumerate(words) if not word.strip()]
     if invisible:
-        words, notes = list(words), notes + ["invisible words kept"] * len(invisible)
+        words, notes = list(words), notes + Counter({"invisible words kept": len(invisible)})
         for i in invisible:
             words[i] = "\ufffd"
+    notes = [f"{count} {note}" for note, count in notes.items() if count]
     begins, lengths, types = map(list, zip(*entities, strict=True)) if entities else ([], [], [])
     return {"words": words, "begins": begins, "lengths": lengths, "types": types, "format": form, "notes": notes}
 
@@ -287,7 +288,7 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
 
     def convert(row: dict) -> dict:
         tags = [names[i] for i in row["ner_tags"]] if names else row["ner_tags"]
-        return _sentence(row["tokens"], decode_tags(tags, scheme), f"Hub, {scheme}", [])
+        return _sentence(row["tokens"], decode_tags(tags, scheme), f"Hub, {scheme}", Counter())
 
     return raw.map(convert, remove_columns=list(columns), features=CORPUS, desc="Reading labels").filter(
         lambda row: len(row["words"]) > 0
@@ -307,7 +308,8 @@ def summarize(corpus: Dataset) -> dict:
         entity = max(entity, pc.max(pc.list_flatten(table["lengths"])).as_py() or 0)
         formats.update(table["format"].to_pylist())
         types.update(pc.list_flatten(table["types"]).to_pylist())
-        notes.update(pc.list_flatten(table["notes"]).to_pylist())
+        for count, note in (text.split(" ", 1) for text in pc.list_flatten(table["notes"]).to_pylist()):
+            notes[note] += int(count)
     return {
         "format": " / ".join(sorted(formats)),
         "sentences": len(corpus),

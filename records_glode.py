@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -24,7 +25,7 @@ class Raw:
     tags: list[str] | None = None
     lines: Sequence[int] = ()
     entities: list[tuple[int, int, str]] | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 # ---------------------------------------------------------------------------------------------------------------- JSON
@@ -42,7 +43,7 @@ def read_json(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
     lines, size, replacements = [], 0, 0
     for _, line, replaced in read_lines(path, encoding, errors):
         lines.append(line)
-        size, replacements = size + len(line), replacements + replaced
+        size, replacements = size + len(line) + 1, replacements + replaced
         if size > LONGEST_DOCUMENT:
             raise InputError(
                 f"{path}: more than {LONGEST_DOCUMENT >> 20} Mi characters of JSON at once. Write JSON lines, .jsonl."
@@ -90,13 +91,13 @@ def read_record(record: object, where: str, number: int, replaced: int = 0) -> R
     Raises:
         InputError: it is something else; the message says `where`.
     """
-    notes = ["characters replaced"] * replaced
+    notes = Counter({"characters replaced": replaced})
     if isinstance(record, list) and len(record) == 2 and isinstance(record[0], str) and isinstance(record[1], dict):
         record = {"text": record[0], **record[1]}
     if not isinstance(record, dict):
         record = {}
     if record.get("answer") in ("reject", "ignore"):
-        return Raw(number, [], notes=["records left out that an annotator rejected or ignored"])
+        return Raw(number, [], notes=Counter(["records left out that an annotator rejected or ignored"]))
     if "context" in record:
         return _spanner(record, where, number, notes)
     if isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list):
@@ -127,7 +128,7 @@ def _is_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _spanner(record: dict, where: str, number: int, notes: list[str]) -> Raw:
+def _spanner(record: dict, where: str, number: int, notes: Counter[str]) -> Raw:
     try:
         words = record["context"].split()
         spans = [(*map(int, key.split(";")), name) for key, name in record.get("span_posLabel", {}).items()]
@@ -142,16 +143,16 @@ def _spanner(record: dict, where: str, number: int, notes: list[str]) -> Raw:
     return Raw(number, words, entities=entities, notes=notes)
 
 
-def _label_studio(annotations: list, notes: list[str]) -> list[dict] | None:
+def _label_studio(annotations: list, notes: Counter[str]) -> list[dict] | None:
     """The labelled spans of a task's first annotation; None where it has no annotation."""
     done = [each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")]
-    notes += ["further annotations of a task left out"] * (len(done) - 1)
+    notes["further annotations of a task left out"] += max(len(done) - 1, 0)
     results = done[0].get("result") if done else None
     values = [each.get("value") for each in results if isinstance(each, dict)] if isinstance(results, list) else None
     return values and [value for value in values if isinstance(value, dict) and "labels" in value]
 
 
-def _entities(span: object, text: str, where: str, notes: list[str]) -> Iterator[tuple[int, int, str]]:
+def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Iterator[tuple[int, int, str]]:
     """(start, end, type) of an annotated span, in characters, for each of its types."""
     if isinstance(span, list) and len(span) == 3:
         span = dict(zip(("start", "end", "label"), span, strict=True))
@@ -171,18 +172,18 @@ def _entities(span: object, text: str, where: str, notes: list[str]) -> Iterator
                 "Correct the offsets."
             )
         start, end = (len(units[: 2 * border].decode("utf-16-le")) for border in (start, end))
-        notes.append("offsets in UTF-16 units converted")
+        notes["offsets in UTF-16 units converted"] += 1
     if not valid or not 0 <= start < end <= len(text):
         raise InputError(f"{where}: span {str(span)[:80]} is no start, end and type inside the text of {len(text)} characters.")
     yield from ((start, end, name.strip()) for name in names)
 
 
-def _cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes: list[str]) -> Raw:
+def _cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes: Counter[str]) -> Raw:
     """The words of a text and its entities in words: an entity's border is a word's border too."""
     borders, words = sorted({border for start, end, _ in found for border in (start, end)}), []
     for start, end in split_words(text):
         inside = borders[bisect_right(borders, start) : bisect_left(borders, end)]
-        notes += ["words split at the border of an entity"] * bool(inside)
+        notes["words split at the border of an entity"] += bool(inside)
         words += pairwise([start, *inside, end])
     starts, ends = [start for start, _ in words], [end for _, end in words]
     entities = []
@@ -191,7 +192,7 @@ def _cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes:
         if length > 0:
             entities.append((first, length, name))
         else:
-            notes.append("entities without a visible character left out")
+            notes["entities without a visible character left out"] += 1
     return Raw(number, [text[start:end] for start, end in words], entities=entities, notes=notes)
 
 
