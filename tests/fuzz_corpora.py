@@ -1,6 +1,6 @@
 """Feeds the readers of corpora with damaged files and prints what came of them; run by hand, it is no test:
 
-    python tests/fuzz_corpora.py 50000
+    python tests/fuzz_corpora.py 50000 [SEED]
 
 Every input ends in sentences or in an InputError; anything else is printed with the input and ends the run with status 1.
 """
@@ -23,7 +23,6 @@ from corpora_glode import read_corpus
 from files_glode import OPENERS
 from modeling_glode import InputError
 
-SEED = 0
 TAGGED = [
     (["Anna", "Berg", "wohnt", "in", "北", "京"], ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"]),
     (["#", "🙂"], ["O", "S-X"]),
@@ -130,9 +129,9 @@ def check(rows: list[dict]) -> None:
             assert 0 <= begin < begin + length <= len(row["words"]) and name not in ("", "O")
 
 
-def main(number: int) -> int:
+def main(number: int, seed: int) -> int:
     disable_progress_bars()
-    rng, outcomes, start, slowest = random.Random(SEED), Counter(), time.perf_counter(), 0.0
+    rng, outcomes, start, slowest = random.Random(seed), Counter(), time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         contents = seeds(directory)
@@ -163,10 +162,10 @@ def main(number: int) -> int:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for suffix in contents:
         print(f"{suffix:9} {outcomes[suffix, 'read']:7} read {outcomes[suffix, 'refused']:7} refused")
-    print(f"{number} inputs, seed {SEED}, {time.perf_counter() - start:.0f} s, slowest {1000 * slowest:.0f} ms")
+    print(f"{number} inputs, seed {seed}, {time.perf_counter() - start:.0f} s, slowest {1000 * slowest:.0f} ms")
     print(f"peak memory {after / 1024:.0f} MB, {(after - before) / 1024:.0f} MB above that of the start; no other exception")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))
