@@ -7,6 +7,7 @@ On a Space, set the variable GLODE_MODEL to the model's repository.
 """
 
 import argparse
+import html
 import json
 import os
 import sys
@@ -64,7 +65,7 @@ def tag(ner: GlodePipeline, text: str, threshold: float, nested: bool) -> tuple[
 def colored(pieces: list[tuple[str, str | None]], types: list[str]) -> dict:
     """The pieces with a color for each label: entities of a type share one, whatever their score."""
     labels = {label for _, label in pieces if label}
-    return {label: COLORS[types.index(label.split()[0]) % len(COLORS)] for label in labels}
+    return {label: COLORS[types.index(label.rsplit(" ", 1)[0]) % len(COLORS)] for label in labels}
 
 
 def read_report(directory: Path) -> tuple[list[list], list[list], list[str]]:
@@ -97,8 +98,10 @@ def build(ner: GlodePipeline, directory: Path) -> gr.Blocks:
         return gr.HighlightedText(value=pieces, color_map=colored(pieces, types)), rows
 
     with gr.Blocks(title=f"GLoDe: entities in {language}") as page:
-        gr.Markdown(
-            f"# Entities in `{language}`\n{', '.join(types)} in running text, found without a label of this language in training."
+        gr.HTML(
+            f"<h1>Entities in {html.escape(language)}</h1><p>{html.escape(', '.join(types))} in running text, found "
+            "without a label of this language in training.</p>",
+            elem_id="title",
         )
         with gr.Tab("Try it"):
             text = gr.Textbox(label="Text", lines=3, rtl=rtl, value=examples[0] if examples else "", elem_id="text")

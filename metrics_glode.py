@@ -30,6 +30,13 @@ def entity_scores(references: Sequence[Iterable[Entity]], predictions: Sequence[
     return scores | {"per_type": {name: _rates(gold[name], predicted[name], correct[name]) for name in types}}
 
 
+def of_known_types(references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]]) -> list[list[Entity]]:
+    """The predictions of types that the references have at all: a corpus without a type cannot say what is wrong there. All of
+    them where there is no reference."""
+    types = {entity[2] for wanted in references for entity in wanted}
+    return [[entity for entity in found if not types or entity[2] in types] for found in predictions]
+
+
 def _rates(gold: int, predicted: int, correct: int) -> dict:
     precision, recall = correct / max(predicted, 1), correct / max(gold, 1)
     f1 = 2 * precision * recall / max(precision + recall, 1e-12)

@@ -1,6 +1,7 @@
 """From a finished run to a repository on the Hub: the model card, its picture, the files that travel with the model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,11 @@ def plot_pseudo_labels(history: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def verbatim(text: str) -> str:
+    """Markdown that shows a text as it is: the names of types come from corpora, whoever made these."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
+
+
 def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard:
     """Write README.md from a template, `model_card.md` or, for the token classifier, `model_card_tokens.md`.
 
@@ -104,6 +110,8 @@ def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard
         eval_results=results,
         ignore_metadata_errors=False,
     )
+    facts = facts | {"labels": [verbatim(name) for name in facts["labels"]]}
+    facts["per_type"] = facts["per_type"] and {verbatim(name): values for name, values in facts["per_type"].items()}
     card = ModelCard.from_template(data, template_path=str(template), **facts)
     card.save(directory / "README.md")
     return card

@@ -25,8 +25,9 @@ from pathlib import Path
 import faiss
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -34,20 +35,18 @@ from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrained
 from transformers.utils import logging
 
 from checkpoints_glode import damage, newest_checkpoint
+from corpora_glode import count_repeated, load_corpus, load_hub_corpus, map_types, summarize, types_of
 from data_glode import (
     build_features,
     choose_span_length,
-    entity_counts,
     gold_entities,
     label_names,
-    load_corpus,
-    load_hub_corpus,
     reachable_entities,
     unreachable_share,
 )
 from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
 from denoising_glode import PseudoLabels
-from metrics_glode import entity_scores
+from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity, join_unspaced
 from publishing_glode import (
     EXAMPLES,
@@ -76,18 +75,37 @@ class DataArguments:
     target_lang: str = field(metadata={"help": "Language without labels, such as zh; the configuration of a Hub data set."})
     source_lang: str = field(default="en", metadata={"help": "Language with labels."})
     source_train: str | None = field(
-        default=None, metadata={"help": "Labelled source corpus: columns (tag last), .jsonl or spanner .json; plain or .gz."}
+        default=None,
+        metadata={
+            "help": "Labelled source corpus: columns (tag last), .jsonl or .json (tokens and tags, or text and offsets), "
+            ".parquet, .spacy or a directory of `datasets`; also as .gz, .bz2, .xz or .zst."
+        },
     )
     source_dev: str | None = field(
         default=None,
         metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."},
     )
     source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
-    target_unlabeled: str | None = field(
+    target_unlabeled: list[str] | None = field(
         default=None,
-        metadata={"help": "Target text: .txt with a sentence a line, or a labelled corpus, whose tags only the report reads."},
+        metadata={
+            "help": "Target text, one file or several: .txt with a sentence a line, or a labelled corpus, whose tags only the "
+            "report reads."
+        },
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
+    label_map: str | None = field(
+        default=None,
+        metadata={"help": "Renames, merges and drops types of all corpora: FIRST=PER,LAST=PER,MISC=O."},
+    )
+    encoding: str = field(default="utf-8", metadata={"help": "Encoding of the corpora that are not UTF-8, such as latin-1."})
+    encoding_errors: str = field(
+        default="strict",
+        metadata={
+            "help": "What to do where bytes are no text: end with a message, or replace them by U+FFFD and count them.",
+            "choices": ["strict", "replace"],
+        },
+    )
     dataset_name: str | None = field(
         default=None,
         metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
@@ -181,7 +199,8 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
     known = {action.dest for action in parser._actions}
     if unknown := sorted(set(values) - known):
         raise InputError(f"{path}: unknown argument {unknown[0]!r}. See run_crossner.py --help.")
-    from_file = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
+    from_file = [part for name, value in lists.items() for part in (f"--{name}", *map(str, value))]
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
@@ -253,8 +272,12 @@ def load_corpora(arguments: DataArguments) -> Corpora:
                     "for the demo."
                 )
         paths = (data.source_train, data.source_dev, data.source_test, data.target_test)
-        source, dev, source_test, target_test = (load_corpus(path, labelled=True) if path else None for path in paths)
-        corpora = Corpora(source, dev, source_test, load_corpus(data.target_unlabeled, labelled=False), target_test)
+        text = (data.encoding, data.encoding_errors)
+        source, dev, source_test, target_test = (load_corpus(path, True, *text) if path else None for path in paths)
+        target = concatenate_datasets([load_corpus(path, False, *text) for path in data.target_unlabeled])
+        corpora = Corpora(source, dev, source_test, target, target_test)
+    if data.label_map:
+        _map_labels(corpora, data.label_map)
     if data.max_source_samples:
         corpora.source = corpora.source.select(range(min(data.max_source_samples, len(corpora.source))))
     if data.max_target_samples:
@@ -283,21 +306,45 @@ def _use_demo(data: DataArguments) -> None:
         )
     source, target = DEMO_DIRECTORY / "en", DEMO_DIRECTORY / data.target_lang
     data.source_train, data.source_dev = str(source / "train.iob2"), str(source / "dev.iob2")
-    data.target_unlabeled, data.target_test = str(target / "unlabeled.txt"), str(target / "test.iob2")
+    data.target_unlabeled, data.target_test = [str(target / "unlabeled.txt")], str(target / "test.iob2")
+
+
+def _map_labels(corpora: Corpora, text: str) -> None:
+    """Apply --label_map to all corpora.
+
+    Raises:
+        InputError: it is not OLD=NEW,OLD=NEW, or no corpus has a type that it names.
+    """
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
+        raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
+    mapping = {old.strip(): new.strip() for old, new in pairs}
+    given = {name: corpus for name, corpus in vars(corpora).items() if corpus is not None}
+    known = set().union(*map(types_of, given.values()))
+    if unknown := sorted(set(mapping) - known):
+        raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
+    for name, corpus in given.items():
+        setattr(corpora, name, map_types(corpus, mapping))
 
 
 def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:
-    """Drop gold entities of types that the source does not have, and say so: they cannot be predicted."""
-    foreign = sorted({t for row in corpus["types"] for t in row} - set(types))
-    if not foreign:
-        return corpus
-    logger.warning(f"{name} has the types {', '.join(foreign)}, which the source has not: scores are on the shared types.")
+    """Drop gold entities of types that the source does not have, and say so: they cannot be predicted.
 
-    def shared(row: dict) -> dict:
-        kept = [i for i, t in enumerate(row["types"]) if t in types]
-        return {column: [row[column][i] for i in kept] for column in ("begins", "lengths", "types")}
-
-    return corpus.map(shared, desc=f"Shared types of {name}")
+    Raises:
+        InputError: a test set shares no type with the source.
+    """
+    found, known = types_of(corpus), set(types) - {"O"}
+    foreign, missing = sorted(found - known), sorted(known - found)
+    if foreign and len(foreign) == len(found) and name.endswith("test"):
+        raise InputError(
+            f"--{name} has the types {', '.join(foreign)}, the source has {', '.join(sorted(known))}: none is shared. "
+            "Map them with --label_map."
+        )
+    if found and (foreign or missing):
+        differ = [f"{', '.join(names)} only in {where}" for names, where in ((foreign, name), (missing, "the source")) if names]
+        shared = ", ".join(sorted(found & known))
+        logger.warning(f"{name} and the source differ in types ({'; '.join(differ)}): scores are on {shared}.")
+    return map_types(corpus, dict.fromkeys(foreign, "O"))
 
 
 def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tuple[str, PreTrainedTokenizerBase]:
@@ -375,6 +422,7 @@ class Run:
             self.corpora = load_corpora(data)
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
         self._say_what()
+        self.summaries = self._summarize() if self.main else {}
         label_names(self.corpora.source)  # an entity in the development set alone is not enough
         self.labels = label_names(self.corpora.source, self.corpora.dev)
         self.last_stage = "source" if run.stage == "source" else "target"
@@ -390,6 +438,7 @@ class Run:
         self._say_length()
         self.metrics = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
+            "corpora": self.summaries,
             "labels": self.labels,
             "max_span_length": self.length,
             "unreachable": self.unreachable,
@@ -404,10 +453,10 @@ class Run:
         if not self.main:
             return
         data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
-        corpus = "embedded demo" if demo else data.dataset_name or f"{data.source_train} + {data.target_unlabeled}"
+        corpus = "embedded demo" if demo else data.dataset_name or " + ".join([data.source_train, *data.target_unlabeled])
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
-        console.print(f"[bold]corpus[/]    {corpus}: {sizes}")
+        console.print(f"[bold]corpus[/]    {escape(corpus)}: {sizes}")
         console.print(f"[bold]backbone[/]  {self.path}")
         console.print(
             f"[bold]settings[/]  {self.run.config or 'defaults, which are those of the paper'}; results go to {self.output}"
@@ -417,6 +466,26 @@ class Run:
                 "[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,"
             )
             console.print("          --model_name_or_path for the backbone; --help explains all arguments")
+
+    def _summarize(self) -> dict[str, dict]:
+        """What each corpus holds, see `summarize`, also as a table; `repeated` counts the sentences that training has seen."""
+        corpora = {name: corpus for name, corpus in vars(self.corpora).items() if corpus is not None}
+        summaries = {name: summarize(corpus) for name, corpus in corpora.items()}
+        table = Table(box=None, caption="longest: sentence / entity, in words; seen: sentences that are in the training text too")
+        for column in ("corpus", "format", "sentences", "words", "longest", "seen", "entities"):
+            table.add_column(column, justify="left" if column in ("corpus", "format", "entities") else "right")
+        for name, summary in summaries.items():
+            if train := {"dev": "source", "source_test": "source", "target_test": "target"}.get(name):
+                summary["repeated"] = count_repeated(corpora[name], corpora[train])
+            longest = f"{summary['longest_sentence']} / {summary['longest_entity']}"
+            numbers = map(str, (summary["sentences"], summary["words"], longest, summary.get("repeated", "")))
+            entities = ", ".join(f"{label} {count}" for label, count in summary["entities"].items())
+            table.add_row(name, escape(summary["format"]), *numbers, escape(entities))
+        console.print(table)
+        for name, summary in summaries.items():
+            for note, count in summary["notes"].items():
+                console.print(f"[bold]noted[/]     {name}: {count} {note}")
+        return summaries
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)
@@ -430,7 +499,6 @@ class Run:
         if self.main:
             text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
             console.print(f"[bold]spans[/]     up to L = {self.length} words; gold entities out of reach: {text}")
-            console.print(f"[bold]entities[/]  {entity_counts(self.corpora.source)} in source")
 
     # ----------------------------------------------------------------------------------------------------------- stages
 
@@ -556,10 +624,8 @@ class Run:
         scores = self.metrics["token_classifier"] = {}
         for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
             if corpus is not None:
-                gold, windows = gold_entities(corpus), self._features(corpus)
                 found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
-                reachable = reachable_entities(corpus, windows, self.length)
-                scores[name] = {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
+                scores[name] = self._score(corpus, self._features(corpus), found)
 
     def _train(self, trainer: GlodeTrainer, stage: str) -> None:
         """Train a stage, from its newest checkpoint where the run is resumed.
@@ -651,7 +717,9 @@ class Run:
             "source_lang": data.source_lang,
             "target_lang": data.target_lang,
             "source_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.source_train).name,
-            "target_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.target_unlabeled).name,
+            "target_name": "the GLoDe demo corpus"
+            if demo
+            else data.dataset_name or ", ".join(Path(path).name for path in data.target_unlabeled),
             "source_sentences": len(self.corpora.source),
             "target_sentences": len(self.corpora.target),
             "examples": examples,
@@ -726,10 +794,14 @@ class Run:
         for name, corpus in corpora.items():
             if corpus is not None:
                 windows = self._features(corpus)
-                found = trainer.predict_entities(windows, len(corpus))
-                reachable = reachable_entities(corpus, windows, self.length)
-                scores[name] = {"strict": entity_scores(gold_entities(corpus), found), "paper": entity_scores(reachable, found)}
+                scores[name] = self._score(corpus, windows, trainer.predict_entities(windows, len(corpus)))
         return scores
+
+    def _score(self, corpus: Dataset, windows: Dataset, found: list) -> dict:
+        """Both protocols' scores, on the types that the corpus has."""
+        gold, reachable = gold_entities(corpus), reachable_entities(corpus, windows, self.length)
+        found = of_known_types(gold, found)
+        return {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
 
     def report(self) -> None:
         """The results as a table on the terminal and as metrics.json."""

@@ -21,9 +21,10 @@ from transformers import (
     pipeline,
 )
 
-from data_glode import decode_tags, gold_entities
+from data_glode import gold_entities
 from metrics_glode import entity_scores
 from modeling_glode import GlodeModel, join_unspaced
+from schemes_glode import decode_tags
 from trainer_glode import give_head_its_rate
 
 Entity = tuple[int, int, str]

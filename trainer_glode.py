@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from data_glode import GlodeCollator, TwoStreams, TwoStreamSampler, merge_windows, span_counts, token_set
 from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
-from metrics_glode import entity_scores
+from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeModel, InputError, decode
 
 logger = logging.get_logger(__name__)
@@ -459,7 +459,7 @@ class GlodeTrainer(Trainer):
         names = self.model.config.id2label
         report = {"confidence": float(confidence / counts.sum()), "spans": {names[i]: n for i, n in enumerate(counts.tolist())}}
         if references is not None:
-            scores = entity_scores(references, self.pseudo_entities(len(references)))
+            scores = entity_scores(references, of_known_types(references, self.pseudo_entities(len(references))))
             report |= {name: scores[name] for name in ("precision", "recall", "f1")}
         return report
 

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
 
-from data_glode import load_corpus  # noqa: E402
+from corpora_glode import load_corpus  # noqa: E402
 from modeling_glode import GlodeModel, GlodePipeline  # noqa: E402
 from tokens_glode import running_text, tag_names  # noqa: E402
 

@@ -15,8 +15,8 @@ import yaml
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from data_glode import encode_tags  # noqa: E402
 from modeling_glode import split_words  # noqa: E402
+from schemes_glode import encode_tags  # noqa: E402
 
 SIZES = {"train": {"en": 320, "other": 200}, "test": {"en": 100, "other": 100}}
 _SLOT = re.compile(r"\{(PER|LOC|ORG)\}")

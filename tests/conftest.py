@@ -14,7 +14,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-from data_glode import SENTENCE
+from corpora_glode import SENTENCE
 
 TINY = {
     "hidden_size": 32,

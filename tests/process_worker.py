@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data_glode import build_features, gold_entities, load_corpus  # noqa: E402
+from corpora_glode import load_corpus  # noqa: E402
+from data_glode import build_features, gold_entities  # noqa: E402
 from denoising_glode import PseudoLabels  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
 from trainer_glode import GlodeTrainer, GlodeTrainingArguments  # noqa: E402

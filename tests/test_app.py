@@ -63,6 +63,13 @@ def test_a_type_has_one_color():
     assert colors["PER 0.91"] == colors["PER 0.50"] != colors["LOC 0.70"]
 
 
+def test_markup_in_the_names_of_types_is_shown_and_not_run(ner, tmp_path, monkeypatch):
+    monkeypatch.setattr(ner.model.config, "id2label", {0: "O", 1: "<img src=x onerror=alert(1)>"})
+    title = components(app.build(ner, tmp_path))["title"].value
+    assert "<img" not in title and "&lt;img src=x onerror=alert(1)&gt;" in title
+    assert app.colored([("a", "a [b] 0.91")], ["a [b]"]) == {"a [b] 0.91": app.COLORS[0]}
+
+
 def components(page) -> dict:
     return {(block.get_config().get("elem_id") or block.get_config().get("label")): block for block in page.blocks.values()}
 

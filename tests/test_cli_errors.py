@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
 
-import data_glode
+import corpora_glode
 import run_crossner
 from modeling_glode import GlodeConfig, GlodeModel, InputError
 
@@ -140,6 +140,48 @@ def test_the_output_directory_cannot_be_written(command: Command, name: str):
     command.file("output", "a file, not a directory")  # permissions would not stop root
     message = command.error(output_dir=command.directory / name)
     assert "--output_dir" in message and str(command.directory / name) in message
+
+
+def test_an_encoding_that_is_not_named(command: Command):
+    path = command.file("esp.train", "Núñez B-PER\n\nOslo B-LOC\n".encode("latin-1"))
+    message = command.error(source_train=path)
+    assert f"{path}, line 1: at byte 1" in message and "--encoding latin-1" in message and "--encoding_errors replace" in message
+    assert "--encoding nonsense" in command.error(source_train=path, encoding="nonsense")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_train=path, encoding="latin-1"))
+
+
+# --------------------------------------------------------------------------------------------------------------- types
+
+
+@pytest.mark.parametrize("wrong", ["PER", "PER=", "PER=X,", "PER=X=Y", "=X"])
+def test_a_label_map_of_another_form(command: Command, wrong: str):
+    message = command.error(label_map=wrong)
+    assert wrong in message and "OLD=NEW" in message
+
+
+def test_a_label_map_of_types_that_are_not_there(command: Command):
+    message = command.error(label_map="PER=PERSON,FIRST=PERSON")
+    assert "'FIRST'" in message and "There are LOC, PER." in message
+
+
+def test_a_label_map_that_leaves_nothing(command: Command):
+    assert "no entity" in command.error(label_map="PER=O,LOC=O")
+
+
+def test_a_test_set_that_shares_no_type(command: Command):
+    path = command.file("de.iob2", "Otto\tB-person\nschläft\tO\n")
+    message = command.error(target_test=path)
+    assert "--target_test" in message and "person" in message and "LOC, PER" in message and "--label_map" in message
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(target_test=path, label_map="person=PER"))
+
+
+def test_types_that_only_one_side_has_are_said(command: Command, caplog):
+    path = command.file("de.iob2", "Otto\tB-PER\nsah\tO\nFaust\tB-ART\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(target_test=path))
+    assert "ART only in target_test; LOC only in the source): scores are on PER." in caplog.text
 
 
 # ----------------------------------------------------------------------------------------------------------- arguments
@@ -317,7 +359,7 @@ def test_pseudo_labels_that_cannot_be_read(command: Command, content: bytes | No
 
 def test_a_hub_data_set_without_a_training_part(command: Command, monkeypatch):
     row = {"tokens": ["Anna"], "ner_tags": ["B-PER"]}
-    monkeypatch.setattr(data_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
+    monkeypatch.setattr(corpora_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
     message = command.error(source_train=None, source_dev=None, target_unlabeled=None, dataset_name="some/set")
     assert "some/set" in message and "train" in message
 
@@ -370,6 +412,20 @@ def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
     given = [f"{option}=a.iob2"] if joined else [option, "a.iob2"]
     data, _, training, run = run_crossner.parse_arguments(["--target_lang", "de", *given])
     assert (data.source_train, run.config, training.learning_rate) == ("a.iob2", None, 1e-5)
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_several_target_texts_are_one_corpus(command: Command, from_file: bool):
+    more = command.file("more.iob2", "Ida\tB-PER\n")
+    paths = [str(command.options["target_unlabeled"]), str(more)]
+    if from_file:
+        changes = {"config": command.file("run.yaml", f"target_unlabeled: [{', '.join(paths)}]\n"), "target_unlabeled": None}
+        arguments = command.arguments(**changes)
+    else:
+        arguments = [*command.arguments(target_unlabeled=None), "--target_unlabeled", *paths]
+    data, *_ = run_crossner.parse_arguments(arguments)
+    target = run_crossner.load_corpora(data).target
+    assert data.target_unlabeled == paths and [len(words) for words in target["words"]] == [5, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["source_dev", "source_test", "target_test"])

@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
-from data_glode import read_corpus
+from corpora_glode import read_corpus
 from demo_glode import DEMO_DIRECTORY, convert_e5, demo_languages
 from modeling_glode import split_words
 

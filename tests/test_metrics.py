@@ -6,8 +6,8 @@ import random
 import pytest
 from seqeval.metrics import classification_report
 
-from data_glode import encode_tags
-from metrics_glode import both_protocols, entity_metric, entity_scores
+from metrics_glode import both_protocols, entity_metric, entity_scores, of_known_types
+from schemes_glode import encode_tags
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 RATES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
@@ -64,6 +64,12 @@ def test_counts_by_hand():
         "correct": 1,
     }
     assert scores["per_type"]["ORG"]["f1"] == 0
+
+
+def test_predictions_of_types_that_the_references_lack_are_left_out():
+    found = [[(0, 1, "PER"), (2, 1, "ART")], [(0, 1, "ART")]]
+    assert of_known_types([[(0, 1, "PER")], []], found) == [[(0, 1, "PER")], []]
+    assert of_known_types([[], []], found) == found
 
 
 def test_an_entity_counts_once():

@@ -13,6 +13,8 @@ import yaml
 from conftest import FRAMES, PEOPLE, PLACES
 from hub_server import HubServer
 
+from publishing_glode import verbatim
+
 ROOT = Path(__file__).parent.parent
 TOKEN = "hf_SecretOfTheTests"
 
@@ -165,3 +167,8 @@ def test_a_hub_that_refuses_or_is_down_costs_nothing(corpora, backbone, tmp_path
         assert last.startswith("error: 'user/glode-de' could not be pushed") and "HF_TOKEN" in last
         output = tmp_path / name / "model"
         assert all((output / file).is_file() for file in ("model.safetensors", "metrics.json", "README.md", "handler.py"))
+
+
+def test_markup_in_the_names_of_types_is_shown_and_not_run():
+    assert verbatim("PER") == "PER" and verbatim("work_of_art") == r"work\_of\_art"
+    assert verbatim("<b>|[x](y)\n`") == r"\<b\>\|\[x\](y) \`"
