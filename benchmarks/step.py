@@ -61,7 +61,7 @@ def fill(trainer, number: int) -> None:
             words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
             projection = trainer.model(**tokens, **words, return_projection=True).projection
             trainer.denoiser.step(projection, **spans, step=1000 * step + at, beta=None)
-            if sum(len(types) for _, types, _ in store.collected) >= number:
+            if sum(len(types) for _, types, *_ in store.collected) >= number:
                 store.collected = [tuple(torch.cat(column)[:number] for column in zip(*store.collected, strict=True))]
                 return
 
