@@ -593,18 +593,19 @@ class Denoiser:
         """
         labels, device = self.pseudo_labels, self.pseudo_labels.offsets.device
         probabilities = state["pseudo_labels.probabilities"]  # may be larger than memory
-        state = {name: tensor.to(device) for name, tensor in state.items() if tensor is not probabilities}
+        # Copies, because a tensor of a safetensors file keeps the whole file on the disk.
+        state = {name: tensor.to(device, copy=True) for name, tensor in state.items() if tensor is not probabilities}
         if not torch.equal(state["pseudo_labels.offsets"], labels.offsets) or probabilities.shape != labels.probabilities.shape:
             raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
         processes = len(self.gather(self.thresholds["global"].sums))
         self.epoch = int(state["epoch"])
         labels.probabilities.copy_(probabilities)
-        labels.refined_in = state["pseudo_labels.refined_in"].clone()
-        self.prototypes.vectors = state["prototypes.vectors"].clone()
+        labels.refined_in = state["pseudo_labels.refined_in"]
+        self.prototypes.vectors = state["prototypes.vectors"]
         if self.centers is not None:
-            self.centers.sums = state["centers.sums"].clone()
+            self.centers.sums = state["centers.sums"]
         for side, thresholds in self.thresholds.items():
-            thresholds.values = state[f"thresholds.{side}.values"].clone()
+            thresholds.values = state[f"thresholds.{side}.values"]
             thresholds.sums = state[f"thresholds.{side}.sums"][self.rank :: processes].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
         self.datastore.collected = [tuple(state[f"collected.{name}"][self.rank :: processes] for name in COLLECTED)]
