@@ -113,29 +113,52 @@ def reachable_entities(corpus: Dataset, windows: Dataset, max_span_length: int) 
 
 def span_counts(features: Dataset, max_span_length: int) -> np.ndarray:
     """How many cells of its grid each window has. [windows]"""
-    words = np.array([len(x) for x in features["first_token"]])
-    start, end = np.array(features["own_start"]), np.array(features["own_end"])
-    lengths = np.arange(1, max_span_length + 1)
-    return np.maximum(np.minimum(end[:, None], words[:, None] - lengths + 1) - start[:, None], 0).sum(1)
+    words, start, end = list_lengths(features, "first_token"), numbers(features, "own_start"), numbers(features, "own_end")
+    return sum(np.maximum(np.minimum(end, words - length) - start, 0) for length in range(max_span_length))
+
+
+def list_lengths(dataset: Dataset, column: str) -> np.ndarray:
+    """How many elements each row's list has, from Arrow's offsets: the elements are not read. [rows]"""
+    blocks = dataset.select_columns([column]).with_format("arrow").iter(10_000)
+    return np.concatenate([np.empty(0, np.int32), *(pc.list_value_length(block[column]).to_numpy() for block in blocks)])
+
+
+def numbers(dataset: Dataset, column: str) -> np.ndarray:
+    """A column of numbers. [rows]"""
+    return np.asarray(dataset.with_format("numpy")[column][:])
+
+
+def grids(windows: Dataset, max_span_length: int, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Row [batch], first owned word [batch] and span grid [batch, words, length] of all windows, in order; no token is read."""
+    borders = windows.select_columns(["first_token", "own_start", "own_end"]).with_format("arrow")
+    for at, block in enumerate(borders.iter(batch_size)):
+        columns = (pc.list_value_length(block["first_token"]), block["own_start"], block["own_end"])
+        words, start, end = (torch.tensor(column.to_numpy(), dtype=torch.long) for column in columns)
+        yield at * batch_size + torch.arange(len(words)), start, span_grid(words, start, end, int(words.max()), max_span_length)
 
 
 def merge_windows(
-    predictions: np.ndarray, windows: Dataset, sentences: int, names: dict[int, str]
+    predictions: Iterable[np.ndarray], windows: Dataset, sentences: int, names: dict[int, str]
 ) -> list[list[tuple[int, int, str]]]:
     """Join the entities of each sentence's windows; where those of two windows overlap, the more probable one stays.
 
     Args:
-        predictions: [windows, units, (type, length, probability)], at most one entity a first unit; type <= 0 is none.
+        predictions: [windows, units, (type, length, probability)], at most one entity a first unit; type <= 0 is none. In blocks,
+            one window after the other.
         sentences: how many sentences the corpus has.
         names: id2label.
     Returns:
         (first word, length, type) of each sentence's entities, in text order.
     """
     found = [[] for _ in range(sentences)]
-    sentence, borders = windows["sentence"], windows["borders"]
-    row, begin = np.nonzero(predictions[..., 0] > 0)
-    for window, unit, (label, length, score) in zip(row.tolist(), begin.tolist(), predictions[row, begin].tolist(), strict=True):
-        found[sentence[window]].append(in_words((unit, int(length), names[int(label)], score), borders[window]))
+    windows, at = windows.select_columns(["sentence", "borders"]), 0
+    for block in predictions:
+        rows = windows[at : at + len(block)]
+        at += len(block)
+        row, begin = np.nonzero(block[..., 0] > 0)
+        for window, unit, (label, length, score) in zip(row.tolist(), begin.tolist(), block[row, begin].tolist(), strict=True):
+            entity = in_words((unit, int(length), names[int(label)], score), rows["borders"][window])
+            found[rows["sentence"][window]].append(entity)
     return [[entity[:3] for entity in resolve(entities)] for entities in found]
 
 
@@ -208,7 +231,8 @@ class TwoStreamSampler(Sampler[int]):
         drawn = [self._draw(generator, *stream) for stream in self.streams]
         batches = np.concatenate([stream.reshape(self.steps, self.processes, -1) for stream in drawn], axis=2)
         total = sum(len(lengths) for lengths, *_ in self.streams)  # an index tells the epoch as well, see TwoStreams
-        yield from (batches[generator.permutation(self.steps)].ravel() + self.epoch * total).tolist()
+        for step in generator.permutation(self.steps):
+            yield from (batches[step].ravel() + self.epoch * total).tolist()
 
     def _draw(self, generator: np.random.Generator, lengths: np.ndarray, batch: int, shift: int) -> np.ndarray:
         """[steps, batch of all processes] indices, sorted by length inside each run of batches."""
@@ -216,8 +240,10 @@ class TwoStreamSampler(Sampler[int]):
         wanted = self.steps * batch
         passes = [generator.permutation(len(lengths)) for _ in range(-(-wanted // len(lengths)))]
         order = np.concatenate(passes)[:wanted]
-        runs = [order[at : at + self.run * batch] for at in range(0, wanted, self.run * batch)]
-        return np.concatenate([run[np.argsort(lengths[run], kind="stable")] for run in runs]).reshape(self.steps, batch) + shift
+        for at in range(0, wanted, self.run * batch):
+            run = order[at : at + self.run * batch]
+            run[:] = run[np.argsort(lengths[run], kind="stable")]
+        return order.reshape(self.steps, batch) + shift
 
 
 @dataclass

@@ -6,7 +6,10 @@ and the pseudo labels of the batch are refined (eq. 10, 11). Per epoch: threshol
 C types, type 0 is "O"; D is the size of the projection; spans lie in a grid [batch, words, length].
 """
 
+import math
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -18,6 +21,7 @@ from modeling_glode import select_spans
 from random_glode import uniform
 
 Gather = Callable[[Tensor], Tensor]
+COLLECTED = ("vectors", "types", "when", "priority")  # the columns of what a datastore collects
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -31,18 +35,34 @@ def alone(tensor: Tensor) -> Tensor:
 class PseudoLabels:
     """Soft labels of all spans of the target text: one flat array [owned words, length, types] and an offset per window.
 
+    With `file` the array lies there in half precision, mapped into memory, and the processes of a machine share it. The file is
+    scratch: what a stopped run goes on from is the copy in its checkpoint. Why float16: docs/scale.md.
+
     Args:
         words: how many words each window owns.
         length: L.
         types: C.
+        device: where labels are read to; without `file` they also lie there.
+        file: the labels' file, the same for all processes of a machine; made where it is not there.
+
+    Raises:
+        OSError: `file` cannot be made, or the disk has no room for it.
     """
 
-    def __init__(self, words: Sequence[int], length: int, types: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        words: Sequence[int],
+        length: int,
+        types: int,
+        device: torch.device | str = "cpu",
+        file: Path | None = None,
+    ):
         counts = torch.as_tensor(words, dtype=torch.long)
         self.offsets = F.pad(counts.cumsum(0), (1, 0)).to(device)
-        self.probabilities = torch.zeros(int(counts.sum()), length, types, device=device)
-        self.probabilities[..., 0] = 1.0
-        self.refined_in = torch.full((len(counts),), -1, dtype=torch.long, device=device)
+        self.refined_in = torch.full((len(counts),), -1, dtype=torch.int16, device=device)
+        shape = (int(counts.sum()), length, types)
+        self.probabilities = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
+        self.probabilities[:] = F.one_hot(torch.tensor(0), types)
 
     def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
         """The flat row of each word [batch, words], and which words the window owns."""
@@ -53,24 +73,47 @@ class PseudoLabels:
 
     def read(self, window: Tensor, own_start: Tensor, words: int) -> Tensor:
         """[batch] windows -> [batch, words, length, types]; rows that a window does not own hold no label of its spans."""
-        return self.probabilities[self._rows(window, own_start, words)[0]]
+        rows = self._rows(window, own_start, words)[0]
+        labels = self.probabilities[rows.to(self.probabilities.device)]
+        return labels.to(rows.device, torch.promote_types(labels.dtype, torch.float32))
 
-    def write(self, window: Tensor, own_start: Tensor, values: Tensor, epoch: int = -1) -> None:
-        """Store [batch, words, length, types] at the owned rows, and the epoch in which this happened."""
+    def write(
+        self,
+        window: Tensor,
+        own_start: Tensor,
+        values: Tensor,
+        epoch: int = -1,
+        written: Tensor | None = None,
+        gather: Gather = alone,
+    ) -> None:
+        """Store the labels of a batch and the epoch in which this happened, together with what the other processes write: every
+        process has to call it. Where a window is there more than once, the first of the lowest rank counts.
+
+        Args:
+            window, own_start: [batch].
+            values: [batch, words, length, types], of which the owned words are stored.
+            written: bool [batch], the windows that are stored; all by default.
+        """
         rows, owned = self._rows(window, own_start, values.shape[1])
-        self.probabilities[rows[owned]] = values[owned].to(self.probabilities.dtype)
-        self.refined_in[window] = epoch
+        if written is not None:
+            owned &= written[:, None]
+        rows, values = (_gather_uneven(tensor[owned], gather) for tensor in (rows, values))
+        rows, order = rows.sort(stable=True)
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = rows[1:] != rows[:-1]
+        rows, values = rows[first], values[order[first]]
+        # The processes that share a file all write the same into it, after a gather that ends the reading of all: whatever the
+        # order in which they pass, each finds at its next read what it has written itself.
+        self.probabilities[rows.to(self.probabilities.device)] = values.to(self.probabilities)
+        self.refined_in[torch.searchsorted(self.offsets, rows, right=True) - 1] = epoch
 
-    def share(self, window: Tensor, written: Tensor, epoch: int, gather: Gather) -> None:
-        """After a write of all processes: each takes over what the others have written, the lowest rank's where several have
-        the same window. window [batch], written bool [batch]."""
-        windows = gather(window)
-        if len(windows) == 1:
-            return
-        start, words = torch.zeros_like(window), int(gather(self.offsets.diff()[window].max()).max())
-        labels, written = gather(self.read(window, start, words)), gather(written)
-        for theirs, values, mask in reversed(list(zip(windows, labels, written, strict=True))):
-            self.write(theirs[mask], start[mask], values[mask], epoch)
+
+def _map_half(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """A half-precision tensor of the given shape in a file, which grows to its size."""
+    number = math.prod(shape)
+    with open(file, "ab") as stream:
+        os.posix_fallocate(stream.fileno(), 0, 2 * number)  # a full disk shows here, not as a signal at some later write
+    return torch.from_file(str(file), shared=True, size=number, dtype=torch.float16).view(shape)
 
 
 def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
@@ -171,10 +214,33 @@ class Thresholds:
 # ----------------------------------------------------------------------------------------------------------- datastore
 
 
+def reservoir(types: Tensor, priority: Tensor, capacity: int, least: int) -> Tensor:
+    """What a sample of at most `capacity` spans keeps: of each type the `least` spans of the lowest priorities, then the lowest
+    of all types ("bottom-k").
+
+    Where priorities are independent and uniform on [0, 1), the spans that are kept of a type are a uniform sample of them. The
+    sample of a whole is the sample of its parts' samples, however it is parted.
+
+    Args:
+        types, priority: [spans]; `least` times the number of types must not exceed the capacity.
+    Returns:
+        Indices [kept], ascending.
+    """
+    if len(types) <= capacity:
+        return torch.arange(len(types), device=types.device)
+    order = priority.argsort(stable=True)
+    order = order[types[order].argsort(stable=True)]
+    counts = types.bincount()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[types[order]]
+    return (priority - (rank < least).double()).argsort(stable=True)[:capacity].sort().values
+
+
 class Datastore:
     """Span vectors of the last epoch with their types, searched by FAISS (eq. 9).
 
-    While an epoch runs, every entity span and a share of the O spans are collected; `rebuild` makes the index of them.
+    While an epoch runs, every entity span and a share of the O spans are collected, in a `reservoir` where they are more than the
+    capacity; `rebuild` makes the index of them.
 
     The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index of quantised vectors (4 bits for
     two dimensions) is searched twice. The first look, into the nearest cells only, settles the spans whose neighbours all have
@@ -187,7 +253,9 @@ class Datastore:
         neighbors: K.
         neighbor_share: the most neighbours as a share of the store: all of a small store would tell every span the same.
         outside_share: the share of O spans that is kept.
-        capacity: the most vectors that are stored; where more were collected, a uniform sample.
+        capacity: the most vectors that are collected and stored. Up to it nothing is dropped. Beyond, a type keeps K of its
+            vectors, if it has them, so that a rare one can still fill a neighbourhood; what room is left is shared out in
+            proportion to what the epoch brought, so that the shares of eq. 9 keep their meaning.
         exact_size: the most vectors that are searched exactly.
     """
 
@@ -203,11 +271,12 @@ class Datastore:
         capacity: int = 200_000,
         exact_size: int = 20_000,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ):
         self.number_of_types, self.size, self.most_neighbors, self.neighbor_share = types, size, neighbors, neighbor_share
         self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
-        self.vectors, self.types = torch.empty(0, size), torch.empty(0, dtype=torch.long)
-        self.collected: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
+        self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.index, self.cells = None, 0
         self.recall, self.deviation = 1.0, 0.0
 
@@ -222,31 +291,46 @@ class Datastore:
     def collect(self, vectors: Tensor, types: Tensor, valid: Tensor, keys: Tensor, step: int) -> None:
         """Keep a sample of a batch: vectors [spans, D], types [spans], valid bool [spans].
 
-        Which O spans are kept follows from the seed, the step and the spans' `keys` [spans], whatever process has them.
+        Which spans are kept follows from the seed, the step and the spans' `keys` [spans], whatever process has them.
         """
-        lucky = uniform(keys, self.seed, step) < self.outside_share
-        kept = valid & ((types != 0) | lucky)
+        # Uniform on [0, 1) for the spans that are kept: every entity span and the share of the O spans.
+        priority = uniform(keys, self.seed, step) / torch.where(types == 0, self.outside_share, 1.0)
+        kept = valid & (priority < 1)
         when = torch.stack([torch.full_like(keys, step), keys], dim=1)
-        self.collected.append((vectors[kept].float(), types[kept], when[kept]))
+        self.collected.append((vectors[kept].float(), types[kept], when[kept], priority[kept]))
+        if sum(len(types) for _, types, *_ in self.collected) > 1.25 * self.capacity:
+            self._compact()
 
-    def joined(self, gather: Gather) -> tuple[Tensor, Tensor, Tensor]:
-        """What all processes have collected: vectors [spans, D], types [spans] and (step, key) [spans, 2], in the order of the
-        latter, which does not depend on the number of processes."""
-        empty = (self.vectors[:0], self.types[:0], self.types.new_empty(0, 2))
-        columns = [torch.cat(parts) for parts in zip(empty, *self.collected, strict=True)]
-        vectors, types, when = (_gather_uneven(column, gather) for column in columns)
-        order = when[:, 1].argsort(stable=True)
-        order = order[when[order, 0].argsort(stable=True)]
-        return vectors[order], types[order], when[order]
+    def _compact(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Join what this process has collected, at most the capacity: vectors, types, (step, key), priorities."""
+        nothing = (self.vectors[:0], self.types[:0], self.types.new_empty(0, 2), self.types.new_empty(0, dtype=torch.float64))
+        columns = [torch.cat(parts) for parts in zip(nothing, *self.collected, strict=True)]
+        kept = self._reservoir(columns[1], columns[3])
+        self.collected = [tuple(column[kept] for column in columns)]
+        return self.collected[0]
 
-    def rebuild(self, epoch: int, gather: Gather = alone) -> None:
+    def _reservoir(self, types: Tensor, priority: Tensor) -> Tensor:
+        return reservoir(types, priority, self.capacity, min(self.most_neighbors, self.capacity // self.number_of_types))
+
+    def joined(self, gather: Gather) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What all processes have collected, at most the capacity: vectors [spans, D], types [spans], (step, key) [spans, 2] and
+        priorities [spans], in the order of (step, key), which does not depend on the number of processes."""
+        mine = self._compact()
+        types, priority = (_gather_uneven(mine[column], gather) for column in (1, 3))
+        kept = self._reservoir(types, priority)
+        # A process sends the vectors that all together keep: of each type those up to a certain priority.
+        last = priority.new_full((self.number_of_types,), -1).scatter_reduce(0, types[kept], priority[kept], "amax")
+        kept = mine[3] <= last[mine[1]]
+        columns = [_gather_uneven(column[kept], gather) for column in mine]
+        step, key = columns[2].T
+        order = key.argsort(stable=True)
+        order = order[step[order].argsort(stable=True)]
+        return tuple(column[order] for column in columns)
+
+    def rebuild(self, gather: Gather = alone) -> None:
         """Index what all processes have collected, and start to collect anew."""
-        vectors, types, _ = self.joined(gather)
+        vectors, types, *_ = self.joined(gather)
         self.collected = []
-        if len(types) > self.capacity:
-            generator = np.random.default_rng([self.seed, epoch])
-            chosen = np.sort(generator.choice(len(types), self.capacity, replace=False))
-            vectors, types = vectors[chosen], types[chosen]
         self.store(vectors, types)
 
     def store(self, vectors: Tensor, types: Tensor) -> None:
@@ -389,11 +473,11 @@ class Denoiser:
         gather: Gather = alone,
         rank: int = 0,
     ):
-        device, types = pseudo_labels.probabilities.device, pseudo_labels.probabilities.shape[-1]
+        device, types = pseudo_labels.offsets.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
         self.centers = Centers(types, size, device=device) if center else None
         self.prototypes = Prototypes(types, size, decay, device)
-        self.datastore = Datastore(types, size, neighbors, neighbor_share, outside_share, capacity, exact_size, seed)
+        self.datastore = Datastore(types, size, neighbors, neighbor_share, outside_share, capacity, exact_size, seed, device)
         self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
         self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
         self.multiple = directions == "multiple"
@@ -459,8 +543,7 @@ class Denoiser:
             due = self.pseudo_labels.refined_in[window] != self.epoch
             moves = due[:, None, None].expand_as(valid)[valid]
             soft[valid] = torch.where(moves[:, None], refine(soft[valid], towards, beta), soft[valid])
-            self.pseudo_labels.write(window, own_start, soft, self.epoch)
-            self.pseudo_labels.share(window, due, self.epoch, self.gather)
+            self.pseudo_labels.write(window, own_start, soft, self.epoch, due, self.gather)
         if "local" in self.sides:
             self.datastore.collect(*gold, keys[source].flatten(), step)
             self.datastore.collect(vectors, soft.argmax(-1).flatten(), valid_flat, keys[target].flatten(), step)
@@ -477,7 +560,7 @@ class Denoiser:
         for thresholds in self.thresholds.values():
             thresholds.set(self.gather)
         if "local" in self.sides:
-            self.datastore.rebuild(epoch, self.gather)
+            self.datastore.rebuild(self.gather)
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -493,7 +576,7 @@ class Denoiser:
             "prototypes.vectors": self.prototypes.vectors,
             "datastore.vectors": store.vectors,
             "datastore.types": store.types,
-            **dict(zip(("collected.vectors", "collected.types", "collected.when"), collected, strict=True)),
+            **dict(zip((f"collected.{name}" for name in COLLECTED), collected, strict=True)),
         }
         if self.centers is not None:
             state["centers.sums"] = self.centers.sums
@@ -507,22 +590,21 @@ class Denoiser:
         Raises:
             ValueError: the state belongs to another corpus or other types.
         """
-        labels, device = self.pseudo_labels, self.pseudo_labels.probabilities.device
-        state = {name: tensor.to(device) for name, tensor in state.items()}
-        if not torch.equal(state["pseudo_labels.offsets"], labels.offsets) or (
-            state["pseudo_labels.probabilities"].shape != labels.probabilities.shape
-        ):
+        labels, device = self.pseudo_labels, self.pseudo_labels.offsets.device
+        probabilities = state["pseudo_labels.probabilities"]  # may be larger than memory
+        # Copies, because a tensor of a safetensors file keeps the whole file on the disk.
+        state = {name: tensor.to(device, copy=True) for name, tensor in state.items() if tensor is not probabilities}
+        if not torch.equal(state["pseudo_labels.offsets"], labels.offsets) or probabilities.shape != labels.probabilities.shape:
             raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
         processes = len(self.gather(self.thresholds["global"].sums))
         self.epoch = int(state["epoch"])
-        labels.probabilities = state["pseudo_labels.probabilities"].clone()
-        labels.refined_in = state["pseudo_labels.refined_in"].clone()
-        self.prototypes.vectors = state["prototypes.vectors"].clone()
+        labels.probabilities.copy_(probabilities)
+        labels.refined_in = state["pseudo_labels.refined_in"]
+        self.prototypes.vectors = state["prototypes.vectors"]
         if self.centers is not None:
-            self.centers.sums = state["centers.sums"].clone()
+            self.centers.sums = state["centers.sums"]
         for side, thresholds in self.thresholds.items():
-            thresholds.values = state[f"thresholds.{side}.values"].clone()
+            thresholds.values = state[f"thresholds.{side}.values"]
             thresholds.sums = state[f"thresholds.{side}.sums"][self.rank :: processes].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
-        collected = (state[f"collected.{name}"][self.rank :: processes] for name in ("vectors", "types", "when"))
-        self.datastore.collected = [tuple(collected)]
+        self.datastore.collected = [tuple(state[f"collected.{name}"][self.rank :: processes] for name in COLLECTED)]

@@ -41,6 +41,7 @@ from data_glode import (
     choose_span_length,
     gold_entities,
     label_names,
+    list_lengths,
     reachable_entities,
     unreachable_share,
 )
@@ -518,7 +519,7 @@ class Run:
             push_to_hub=pushes,
             hub_model_id=self.repository,
         )
-        references = gold_entities(self.corpora.target) if any(self.corpora.target["types"]) else None
+        references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
         return GlodeTrainer(
             model,
             arguments,
@@ -583,14 +584,13 @@ class Run:
             state = load_file(path)
         except (OSError, SafetensorError) as error:
             raise InputError(f"--pseudo_labels {path}: not a file of pseudo labels ({error}).") from error
-        words = [end - start for start, end in zip(self.target["own_start"], self.target["own_end"], strict=True)]
-        labels = PseudoLabels(words, self.length, len(self.labels), trainer.args.device)
+        labels = trainer.empty_pseudo_labels(self.target)
         if (
             not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets)
             or state["probabilities"].shape != labels.probabilities.shape
         ):
             raise InputError(f"--pseudo_labels {path} belongs to another target text, span length or set of types.")
-        labels.probabilities = state["probabilities"].to(trainer.args.device)
+        labels.probabilities.copy_(state["probabilities"])
         return labels
 
     def target_stage(self, labels: PseudoLabels) -> None:

@@ -1,6 +1,7 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
 import math
+import platform
 import signal
 import threading
 from collections import defaultdict
@@ -25,7 +26,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from data_glode import GlodeCollator, TwoStreams, TwoStreamSampler, merge_windows, span_counts, token_set
+from data_glode import (
+    GlodeCollator,
+    TwoStreams,
+    TwoStreamSampler,
+    grids,
+    list_lengths,
+    merge_windows,
+    numbers,
+    span_counts,
+    token_set,
+)
 from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
 from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeModel, InputError, decode
@@ -114,10 +125,23 @@ class GlodeTrainingArguments(TrainingArguments):
     beta_start: float = field(default=0.95, metadata={"help": "Weight of the old label at the start of training (eq. 11)."})
     beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
     datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
-    datastore_size: int = field(default=200_000, metadata={"help": "The most span vectors that the datastore holds."})
+    datastore_size: int = field(
+        default=200_000,
+        metadata={
+            "help": "The most span vectors that the datastore holds. Of more, a sample: K of each type, then in proportion to "
+            "what the epoch brought."
+        },
+    )
     datastore_exact_size: int = field(
         default=20_000,
         metadata={"help": "Beyond so many vectors the search is approximate; its recall and the error of the shares are logged."},
+    )
+    pseudo_labels_in_memory: int = field(
+        default=1024,
+        metadata={
+            "help": "MB of pseudo labels that are held in memory, by each process. More lie in a file in the output directory, "
+            "in half precision, which the processes of a machine share."
+        },
     )
     mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
     mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
@@ -304,7 +328,7 @@ class GlodeTrainer(Trainer):
                 rank=self.accelerator.process_index,
             )
         if source is not None:
-            lengths = [[len(ids) for ids in stream["input_ids"]] if stream is not None else [] for stream in (source, target)]
+            lengths = [list_lengths(stream, "input_ids") if stream is not None else [] for stream in (source, target)]
             batches = (args.per_device_train_batch_size, self.target_batch_size)
             self.sampler = TwoStreamSampler(*lengths, *batches, args.seed, args.world_size)
             tokens = np.mean(lengths[1]) - processing_class.num_special_tokens_to_add() if target is not None else 1.0
@@ -420,34 +444,42 @@ class GlodeTrainer(Trainer):
         compute_metrics, self.compute_metrics = self.compute_metrics, None
         predictions = self.predict(TwoStreams(windows, None)).predictions
         self.compute_metrics = compute_metrics
-        return merge_windows(predictions, windows, sentences, self.model.config.id2label)
+        return merge_windows([predictions], windows, sentences, self.model.config.id2label)
 
     def _dev_scores(self, prediction) -> dict[str, float]:
-        found = merge_windows(prediction.predictions, self.dev, len(self.dev_references), self.model.config.id2label)
+        found = merge_windows([prediction.predictions], self.dev, len(self.dev_references), self.model.config.id2label)
         scores = entity_scores(self.dev_references, found)
         return {name: scores[name] for name in ("precision", "recall", "f1")}
 
     def assign_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
         """Soft labels of every span of the target text, from this trainer's (source) model."""
-        words = np.array(windows["own_end"]) - np.array(windows["own_start"])
-        config = self.model.config
-        labels = PseudoLabels(words, config.max_span_length, config.num_labels, self.args.device)
+        labels = self.empty_pseudo_labels(windows)
         self.model.eval()
         dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
         for inputs in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
             inputs = self._prepare_inputs(inputs)
             logits, _, window = self._logits(self.model, inputs)
-            window = window + len(windows)
-            labels.write(window, inputs["own_start"], logits.softmax(-1))
-            labels.share(window, torch.ones_like(window, dtype=torch.bool), -1, self._gather)
+            labels.write(window + len(windows), inputs["own_start"], logits.softmax(-1), gather=self._gather)
+        return labels
+
+    def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
+        """Pseudo labels of target windows, all "O": in memory, or beyond `pseudo_labels_in_memory` in a file. It loses its name
+        as soon as all processes have it open, so that nothing is left of it, whatever ends the run."""
+        words = numbers(windows, "own_end") - numbers(windows, "own_start")
+        length, types, file = self.model.config.max_span_length, self.model.config.num_labels, None
+        if 4 * int(words.sum()) * length * types > self.args.pseudo_labels_in_memory * 2**20:
+            file = Path(self.args.output_dir, f"_pseudo_labels-{platform.node()}.float16")
+            file.parent.mkdir(parents=True, exist_ok=True)
+        labels = PseudoLabels(words, length, types, self.args.device, file)
+        self.accelerator.wait_for_everyone()
+        if file is not None:
+            file.unlink(missing_ok=True)
         return labels
 
     def pseudo_entities(self, sentences: int) -> list[list[tuple[int, int, str]]]:
         """The entities (first word, length, type) that the pseudo labels of each target sentence say."""
-        found = [entities_by_word(soft.log(), span_mask).numpy(force=True) for soft, span_mask in self._pseudo_batches()]
-        width = max(spans.shape[1] for spans in found)
-        joined = np.concatenate([np.pad(spans, ((0, 0), (0, width - spans.shape[1]), (0, 0))) for spans in found])
-        return merge_windows(joined, self.train_dataset.target, sentences, self.model.config.id2label)
+        found = (entities_by_word(soft.log(), span_mask).numpy(force=True) for soft, span_mask in self._pseudo_batches())
+        return merge_windows(found, self.train_dataset.target, sentences, self.model.config.id2label)
 
     def pseudo_label_report(self, references: Sequence | None) -> dict:
         """Share of spans per type, mean confidence, and F1 where the target text has gold entities."""
@@ -455,7 +487,7 @@ class GlodeTrainer(Trainer):
         for soft, span_mask in self._pseudo_batches():
             score, label = soft[span_mask].max(-1)
             counts += F.one_hot(label, soft.shape[-1]).sum(0)
-            confidence += score.sum()
+            confidence += score.sum(dtype=torch.float64)
         names = self.model.config.id2label
         report = {"confidence": float(confidence / counts.sum()), "spans": {names[i]: n for i, n in enumerate(counts.tolist())}}
         if references is not None:
@@ -465,12 +497,9 @@ class GlodeTrainer(Trainer):
 
     def _pseudo_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The pseudo labels [rows, words, length, types] and the grid [rows, words, length] of all target windows, in order."""
-        windows = self.train_dataset.target
-        for at in range(0, len(windows), 256):
-            rows = TwoStreams(windows, None).__getitems__(range(at, min(at + 256, len(windows))))
-            batch = {name: value.to(self.args.device) for name, value in self.data_collator(rows).items()}
-            words = batch["span_mask"].shape[1]
-            yield self.denoiser.pseudo_labels.read(batch["window"] + len(windows), batch["own_start"], words), batch["span_mask"]
+        for batch in grids(self.train_dataset.target, self.model.config.max_span_length):
+            window, own_start, span_mask = (tensor.to(self.args.device) for tensor in batch)
+            yield self.denoiser.pseudo_labels.read(window, own_start, span_mask.shape[1]), span_mask
 
     # -------------------------------------------------------------------------------------------------------- checkpoints
 

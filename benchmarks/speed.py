@@ -152,7 +152,7 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
             batch |= {name: batch[name][:rows] for name in ("input_ids", "attention_mask")}
             trainer.state.global_step = 1000 * epoch + at
             trainer.compute_loss(trainer.model, batch)
-            if sum(len(types) for _, types, _ in store.collected) >= number:
+            if sum(len(types) for _, types, *_ in store.collected) >= number:
                 return
 
 

@@ -176,7 +176,7 @@ def test_merge_windows_joins_offsets_and_overlaps():
     predictions[1, 3] = (2, 3, 0.5)  # words 7 to 9, which touch but do not overlap
     predictions[2, 0] = (0, 1, 0.99)  # "O" is no entity
     predictions[2, 4] = (2, 2, 0.4)
-    assert merge_windows(predictions, windows, 4, {0: "O", 1: "PER", 2: "LOC"}) == [
+    assert merge_windows([predictions[:1], predictions[1:]], windows, 4, {0: "O", 1: "PER", 2: "LOC"}) == [
         [(1, 2, "PER"), (6, 1, "LOC"), (7, 3, "LOC")],
         [],
         [(4, 2, "LOC")],
@@ -190,7 +190,8 @@ def test_merge_windows_gives_back_what_the_windows_hold(long_corpus: Dataset, to
     for i, row in enumerate(features):
         for begin, length, label in zip(row["begins"], row["lengths"], row["types"], strict=True):
             predictions[i, begin] = (label, length, 0.5)
-    assert merge_windows(predictions, features, len(long_corpus), dict(enumerate(LABELS))) == gold_entities(long_corpus)
+    blocks = predictions[:1], predictions[1:]
+    assert merge_windows(blocks, features, len(long_corpus), dict(enumerate(LABELS))) == gold_entities(long_corpus)
 
 
 # ------------------------------------------------------------------------------------------------------------- sampler

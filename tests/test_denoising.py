@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from denoising_glode import (
     directions,
     prune_overlaps,
     refine,
+    reservoir,
 )
 from modeling_glode import encode_words, span_grid
 from random_glode import uniform
@@ -481,7 +483,7 @@ def test_eq_9_is_the_share_among_the_nearest(seed: int, neighbors: int):
 def test_eq_9_of_an_empty_datastore_is_zero():
     datastore = Datastore(3, 4)
     assert datastore.similarity(torch.ones(2, 4)).tolist() == [[0.0] * 3] * 2
-    datastore.rebuild(1)
+    datastore.rebuild()
     assert datastore.similarity(torch.ones(2, 4)).tolist() == [[0.0] * 3] * 2
     assert datastore.similarity(torch.ones(0, 4)).shape == (0, 3)
 
@@ -499,7 +501,7 @@ def test_the_datastore_keeps_entities_and_a_share_of_the_rest():
     datastore = Datastore(3, 2, outside_share=share, seed=1)
     datastore.collect(numbered(number), types, valid, torch.arange(number), 5)
     assert len(datastore) == 0  # what is collected is stored at the next rebuild
-    datastore.rebuild(1)
+    datastore.rebuild()
     kept = datastore.vectors[:, 0].long()
     assert torch.equal(datastore.types, types[kept])
     assert valid[kept].all()
@@ -511,7 +513,7 @@ def test_the_datastore_keeps_entities_and_a_share_of_the_rest():
         other = Datastore(3, 2, outside_share=share, seed=seed)
         for part in order.split(7001):  # as several processes would have them
             other.collect(numbered(number)[part], types[part], valid[part], part, step)
-        other.rebuild(1)
+        other.rebuild()
         return sorted(other.vectors[:, 0].long().tolist())
 
     order = torch.arange(number)
@@ -536,27 +538,80 @@ def test_the_datastore_is_rebuilt_from_the_last_epoch_alone():
         datastore.collect(
             numbered(number), torch.full((number,), epoch - 1), torch.ones(number, dtype=torch.bool), torch.arange(number), 0
         )
-        datastore.rebuild(epoch)
+        datastore.rebuild()
         assert datastore.vectors[:, 0].tolist() == list(range(number))
         assert datastore.types.tolist() == [epoch - 1] * number
 
 
-def test_the_datastore_has_a_capacity():
+def reservoir_of(spans: Sequence[tuple[int, float]], capacity: int, least: int) -> list[int]:
+    """Span after span: the `least` first of each type by priority, then the first of all."""
+    by_priority = sorted(range(len(spans)), key=lambda i: spans[i][1])
+    sure = [i for i in by_priority if sum(spans[j][0] == spans[i][0] and spans[j][1] < spans[i][1] for j in by_priority) < least]
+    return sorted((sure + [i for i in by_priority if i not in sure])[:capacity])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_reservoir_is_that_of_its_parts_in_any_order(seed: int):
+    rng = random.Random(seed)
+    number, capacity, least = rng.randint(1, 120), rng.randint(12, 60), rng.randint(0, 4)
+    spans = [(rng.choice([0, 0, 0, 0, 1, 2]), rng.random()) for _ in range(number)]
+    types, priority = torch.tensor([c for c, _ in spans]), double([u for _, u in spans])
+    expected = reservoir_of(spans, capacity, least)
+    assert reservoir(types, priority, capacity, least).tolist() == expected
+    for _ in range(3):  # parts of the spans, each with a reservoir of its own, joined at random
+        kept = torch.empty(0, dtype=torch.long)
+        for part in torch.tensor(rng.sample(range(number), number)).split(rng.randint(1, 50)):
+            joined = torch.cat([kept, part[reservoir(types[part], priority[part], capacity, least)]])
+            kept = joined[reservoir(types[joined], priority[joined], capacity, least)]
+        assert sorted(kept.tolist()) == expected
+
+
+def test_the_reservoir_is_unbiased_in_each_type_and_starves_none():
+    """600 draws: every span of a type is kept equally often, types in proportion to their numbers, a rare one whole."""
+    draws, capacity, least = 600, 90, 6
+    types = torch.tensor([0] * 200 + [1] * 90 + [2] * 6 + [3] * 12)
+    kept = torch.zeros(len(types))
+    for seed in range(draws):
+        kept[reservoir(types, uniform(torch.arange(len(types)), seed, 1), capacity, least)] += 1
+    assert kept.sum() == draws * capacity
+    assert (kept[types == 2] == draws).all()
+    rates = [float(kept[types == c].mean() / draws) for c in range(4)]
+    assert abs(rates[0] - rates[1]) < 0.02 and rates[3] >= 0.5
+    for c in range(4):
+        mean, number = rates[c], int((types == c).sum())
+        if mean < 1:  # chi-squared with at most `number` degrees of freedom; six standard deviations
+            spread = ((kept[types == c] - draws * mean) ** 2 / (draws * mean * (1 - mean))).sum()
+            assert spread < number + 6 * math.sqrt(2 * number), c
+
+
+def test_the_datastore_has_a_capacity_that_holds_while_it_is_collected():
+    """Whoever has the spans, in whatever order: the same sample."""
     number, capacity = 3000, 600
-    types = torch.arange(number) % 2
-    stores = []
-    for epoch in (1, 1, 2):
-        datastore = Datastore(2, 2, outside_share=1.0, capacity=capacity)
-        for part in range(3):
-            rows = torch.arange(number)[part::3]
-            datastore.collect(numbered(number)[rows], types[rows], torch.ones(number // 3, dtype=torch.bool), rows, part)
-        datastore.rebuild(epoch)
-        kept = datastore.vectors[:, 0].long()
-        assert len(datastore) == datastore.index.ntotal == len(set(kept.tolist())) == capacity
-        assert torch.equal(datastore.types, types[kept])
-        assert abs(kept.float().mean() - number / 2) < 5 * number / math.sqrt(12 * capacity)  # uniform
-        stores.append(kept.tolist())
-    assert stores[0] == stores[1] != stores[2]
+    types = (torch.arange(number) % 10 < 3).long() + (torch.arange(number) % 100 == 0).long()
+    sizes = []
+
+    def filled(processes: int, seed: int, backwards: bool = False) -> list[int]:
+        world = World(processes)
+        stores = [Datastore(3, 2, neighbors=20, outside_share=0.5, capacity=capacity, seed=seed) for _ in range(processes)]
+        steps = list(enumerate(torch.arange(number).split(300)))
+        for step, rows in reversed(steps) if backwards else steps:
+            for rank, store in enumerate(stores):
+                mine = rows[rank::processes]
+                store.collect(numbered(number)[mine], types[mine], torch.ones_like(mine, dtype=torch.bool), mine, step)
+                sizes.append(sum(len(column[1]) for column in store.collected))
+        world.run(*(lambda rank=rank: stores[rank].rebuild(world.gather(rank)) for rank in range(processes)))
+        for store in stores:
+            kept = store.vectors[:, 0].long()
+            assert torch.equal(store.types, types[kept]) and len(store) == store.index.ntotal == len(set(kept.tolist()))
+            assert torch.equal(store.vectors, stores[0].vectors)
+        return kept.tolist()
+
+    kept = filled(1, seed=0)
+    assert len(kept) == capacity and max(sizes) <= 1.25 * capacity
+    assert kept == filled(1, seed=0, backwards=True) == filled(3, seed=0) != filled(1, seed=1)
+    found, offered = types[kept].bincount(), types.bincount() / double([2.0, 1.0, 1.0])
+    assert found[2] >= 20
+    assert abs(found[0] / found[1] - offered[0] / offered[1]) < 0.4  # in proportion
 
 
 def test_a_small_datastore_has_few_neighbours():
@@ -606,7 +661,7 @@ def test_the_datastore_joins_uneven_processes_in_an_order_of_its_own():
         for rank, keys in enumerate(([7, 2], [], [9, 0, 4])):
             vectors, ones = numbered(10)[keys] + 100 * step, torch.ones(len(keys), dtype=torch.long)
             stores[rank].collect(vectors, ones, ones.bool(), torch.tensor(keys, dtype=torch.long), step)
-    world.run(*(lambda rank=rank: stores[rank].rebuild(1, world.gather(rank)) for rank in range(3)))
+    world.run(*(lambda rank=rank: stores[rank].rebuild(world.gather(rank)) for rank in range(3)))
     for store in stores:
         assert store.vectors[:, 0].tolist() == [0, 2, 4, 7, 9, 100, 102, 104, 107, 109]
 
@@ -672,8 +727,10 @@ def test_reading_gives_a_copy():
     assert torch.equal(store.probabilities, before)
 
 
-def test_processes_share_what_they_write_and_the_lowest_rank_wins():
-    world, stores = World(2), [PseudoLabels([2, 1, 3, 1], 1, 2) for _ in range(2)]
+@pytest.mark.parametrize("mapped", [False, True])
+def test_processes_share_what_they_write_and_the_lowest_rank_wins(mapped: bool, tmp_path: Path):
+    file = tmp_path / "labels" if mapped else None
+    world, stores = World(2), [PseudoLabels([2, 1, 3, 1], 1, 2, file=file) for _ in range(2)]
     untouched = stores[0].probabilities.clone()
     windows = [torch.tensor([0, 2]), torch.tensor([3, 2])]
     written = [torch.tensor([True, True]), torch.tensor([False, True])]
@@ -681,13 +738,44 @@ def test_processes_share_what_they_write_and_the_lowest_rank_wins():
     def write(rank: int) -> None:
         start = torch.tensor([0, 1])  # the second window owns its words from the second on
         values = torch.full((2, 4 + rank, 1, 2), 10.0 + rank)
-        stores[rank].write(windows[rank][written[rank]], start[written[rank]], values[written[rank]], 4)
-        stores[rank].share(windows[rank], written[rank], 4, world.gather(rank))
+        stores[rank].write(windows[rank], start, values, 4, written[rank], world.gather(rank))
 
     world.run(*(lambda rank=rank: write(rank) for rank in range(2)))
     for store in stores:
         assert store.probabilities[:, 0, 0].tolist() == [10, 10, untouched[2, 0, 0], 10, 10, 10, untouched[6, 0, 0]]
         assert store.refined_in.tolist() == [4, -1, 4, -1]
+
+
+def test_of_a_window_that_is_twice_in_a_batch_the_first_counts():
+    store = PseudoLabels([2, 1], 1, 2)
+    values = torch.arange(12.0).reshape(3, 2, 1, 2)
+    store.write(torch.tensor([0, 1, 0]), torch.zeros(3, dtype=torch.long), values)
+    assert store.probabilities[:, 0, 0].tolist() == [0, 2, 4]
+
+
+def test_pseudo_labels_in_a_file_are_read_as_written_to_half_precision(tmp_path: Path):
+    stores = [PseudoLabels([3, 2, 4], 2, 3, file=tmp_path / "labels") for _ in range(2)]  # two views of one file
+    in_memory = PseudoLabels([3, 2, 4], 2, 3)
+    assert (tmp_path / "labels").stat().st_size == 9 * 2 * 3 * 2
+    window, start = torch.tensor([2, 0]), torch.tensor([1, 0])
+    for store in (stores[0], in_memory):
+        store.write(window, start, torch.rand(2, 6, 2, 3, generator=torch.Generator().manual_seed(0)).softmax(-1))
+    (tmp_path / "labels").unlink()  # what is mapped lives on
+    everything = (torch.arange(3), torch.zeros(3, dtype=torch.long), 4)
+    read = stores[1].read(*everything)
+    assert read.dtype == torch.float32 and torch.equal(read, stores[0].read(*everything))
+    assert (read - in_memory.read(*everything)).abs().max() <= 2**-12  # half a unit in the last place of [0.5, 1)
+
+
+def test_refining_in_half_precision_stays_near(tmp_path: Path):
+    """Hundreds of small steps towards random directions: the error stays within half a unit in the last place over 1 - beta."""
+    generator, soft = torch.Generator().manual_seed(0), torch.rand(500, 4, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    exact, half = soft.double(), soft.half()
+    for step in range(200):
+        towards = (torch.rand(500, 4, generator=generator) < 0.3).double() if step < 100 else F.one_hot(exact.argmax(-1), 4)
+        exact = refine(exact, towards.double(), 0.95)
+        half = refine(half.float(), towards.float(), 0.95).half()
+        assert (exact - half.double()).abs().max() <= 2**-12 / 0.05
 
 
 # ----------------------------------------------------------------------------------------------------- overlapping pseudo labels
@@ -742,10 +830,13 @@ class Material:
             (w, i, k): random_soft(self.rng, TYPES) for w in range(windows) for i in range(self.owned[w]) for k in range(LENGTH)
         }
 
-    def labels(self) -> PseudoLabels:
-        store = PseudoLabels(self.owned, LENGTH, TYPES)
+    def labels(self, file: Path | None = None) -> PseudoLabels:
+        store = PseudoLabels(self.owned, LENGTH, TYPES, file=file)
         cells = [[self.soft[w, i, k] for k in range(LENGTH)] for w, n in enumerate(self.owned) for i in range(n)]
-        store.probabilities = double(cells)
+        if file is None:
+            store.probabilities = double(cells)
+        else:
+            store.probabilities.copy_(double(cells))
         return store
 
     def batch(self, source: int, target: Sequence[int]) -> tuple[dict[str, Tensor], list, list]:
@@ -813,13 +904,15 @@ def test_the_denoiser_equals_the_reference(seed: int, normalize: bool, denoising
     assert moved > 0
 
 
-@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize(("center", "mapped"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("seed", range(3))
-def test_two_processes_equal_one_with_the_joint_batch(seed: int, center: bool):
+def test_two_processes_equal_one_with_the_joint_batch(seed: int, center: bool, mapped: bool, tmp_path: Path):
+    """Labels in a file, which both processes have open: to half precision."""
     material = Material(seed)
     options = OPTIONS | {"normalize_directions": True, "center": center}
     world = World(2)
-    pair = [Denoiser(material.labels(), SIZE, **options, gather=world.gather(rank), rank=rank) for rank in range(2)]
+    file = tmp_path / "labels" if mapped else None
+    pair = [Denoiser(material.labels(file), SIZE, **options, gather=world.gather(rank), rank=rank) for rank in range(2)]
     single = Denoiser(material.labels(), SIZE, **options)
     names = ("projection", "labels", "window", "own_start", "span_mask")
     for epoch in range(4):
@@ -846,6 +939,10 @@ def test_two_processes_equal_one_with_the_joint_batch(seed: int, center: bool):
     assert not torch.equal(single.pseudo_labels.probabilities, material.labels().probabilities)
     stored = sorted(zip(single.datastore.vectors.tolist(), single.datastore.types.tolist(), strict=True))
     for denoiser in pair:
+        if mapped:
+            error = denoiser.pseudo_labels.probabilities - single.pseudo_labels.probabilities
+            assert error.abs().max() < 2**-12 / 0.1  # half a unit in the last place over 1 - beta
+            continue
         assert_near(denoiser.pseudo_labels.probabilities, single.pseudo_labels.probabilities.tolist())
         for side in ("global", "local"):
             assert_near(denoiser.thresholds[side].values, single.thresholds[side].values.tolist())
@@ -889,11 +986,12 @@ def test_begin_epoch_acts_once_an_epoch():
     assert not torch.equal(after["thresholds.global.values"], before["thresholds.global.values"])
 
 
-@pytest.mark.parametrize("epochs", [0, 1, 3])
-def test_a_restored_denoiser_takes_the_same_next_steps(epochs: int):
+@pytest.mark.parametrize(("epochs", "mapped"), [(0, False), (1, False), (3, False), (3, True)])
+def test_a_restored_denoiser_takes_the_same_next_steps(epochs: int, mapped: bool, tmp_path: Path):
     material = Material(2)
     options = OPTIONS | {"outside_share": 0.5, "center": epochs % 2 == 1}
-    first, second = Denoiser(material.labels(), SIZE, **options), Denoiser(Material(2).labels(), SIZE, **options)
+    files = [tmp_path / name if mapped else None for name in "ab"]
+    first, second = (Denoiser(Material(2).labels(file), SIZE, **options) for file in files)
     run_some(first, material, range(epochs))  # in the middle of an epoch: sums and collected spans are not empty
     saved = {name: tensor.clone() for name, tensor in first.state_dict().items()}
     second.load_state_dict(saved)
