@@ -681,7 +681,7 @@ class Run:
             "stages": self.last_stage,
             "source_epochs": training.source_num_train_epochs or epochs,
             "target_epochs": epochs,
-            "source_mlm": training.source_mlm == "on",
+            "source_mlm": training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
             "denoising": training.denoising,
             "learning_rate": training.learning_rate,
             "batch_size": training.per_device_train_batch_size,

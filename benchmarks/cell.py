@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from analysis import (  # noqa: E402
+from analysis import (
     calibration,
     changes,
     error_kinds,
@@ -26,13 +26,13 @@ from analysis import (  # noqa: E402
     recall_by,
     sentence_counts,
 )
-from crossner import machine  # noqa: E402
+from crossner import machine
 
-import run_crossner  # noqa: E402
-from data_glode import GlodeCollator, TwoStreams, build_features, entity_counts, gold_entities  # noqa: E402
-from denoising_glode import PseudoLabels  # noqa: E402
-from run_crossner import InputError, Run  # noqa: E402
-from trainer_glode import GlodeTrainer  # noqa: E402
+import run_crossner
+from data_glode import GlodeCollator, TwoStreams, build_features, entity_counts, gold_entities
+from denoising_glode import PseudoLabels
+from run_crossner import InputError, Run
+from trainer_glode import GlodeTrainer
 
 
 class SourceAndTargetCell(Run):

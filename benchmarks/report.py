@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from analysis import ERRORS, LENGTHS, randomisation_test
+from grid import Suite
 from matplotlib.figure import Figure
-from study import Suite
 
 NONE = "not measured"
+COMPARED = ("glode", "without-denoising")
 HEAD = """# Results
 
 Written by `python benchmarks/study.py --report` from the files in benchmarks/results/study; do not edit. The data:
@@ -18,9 +19,9 @@ benchmarks/suites/*.yaml, the baselines: docs/baselines.md.
 
 Each figure is the mean and, after ±, the standard deviation over seeds, whose number stands in brackets. **F1** is strict: every
 gold entity of the test set counts. **Protocol** is the paper's, which leaves out gold entities that the span grid cannot hold.
-**Gap** is the share of the way from the plain to the supervised model (strict F1, means over seeds) that a method goes. Checkpoints
-are chosen by source dev; the target's gold is read for these reports alone, except by the supervised model. Figures of the paper
-itself (XLM-R-large) are not set beside: its tables were not at hand, and no number is quoted from memory.
+**Gap** is the share of the way from the plain to the supervised model (strict F1, means over seeds) that a method goes.
+Checkpoints are chosen by source dev; the target's gold is read for these reports alone, except by the supervised model. Figures
+of the paper itself (XLM-R-large) are not set beside: its tables were not at hand, and no number is quoted from memory.
 """
 
 
@@ -105,8 +106,8 @@ def pairs_with(results: Results, *variants: str) -> list[str]:
 def significance(results: Results) -> str:
     """GLoDe against no denoising, over the seeds that both have."""
     rows = []
-    for pair in pairs_with(results, "glode", "without-denoising"):
-        ours, theirs = ({c["seed"]: np.array(c["test_sentences"]) for c in results.get(pair, v)} for v in MAIN[1:])
+    for pair in pairs_with(results, *COMPARED):
+        ours, theirs = ({c["seed"]: np.array(c["test_sentences"]) for c in results.get(pair, v)} for v in COMPARED)
         seeds = sorted(ours.keys() & theirs.keys())
         if seeds:
             difference, p = randomisation_test(*(sum(side[seed] for seed in seeds) for side in (ours, theirs)))
@@ -114,14 +115,11 @@ def significance(results: Results) -> str:
     return table(["", "F1 of GLoDe minus F1 w/o denoising", "p", "seeds"], rows) if rows else f"{NONE}\n"
 
 
-MAIN = ("plain", "glode", "without-denoising")
-
-
 def errors(results: Results) -> str:
     """Kinds of errors and recalls, summed over seeds, of the plain model and both target models."""
     kinds, recalls = [], []
     for pair in results.suite.pairs:
-        for variant in MAIN:
+        for variant in ("plain", *COMPARED):
             if not results.get(pair, variant):
                 continue
             name = [pair, results.suite.variants[variant]["title"]]

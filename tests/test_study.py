@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import study
 from analysis import calibration, changes, error_kinds, f1_of, familiarity, randomisation_test, recall_by, sentence_counts
+from grid import Cell, Suite
 from report import Results, write_report
-from study import LABELS, Cell, Study, Suite
+from study import LABELS, Study
 
 from run_crossner import parse_arguments
 
