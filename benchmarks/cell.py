@@ -14,18 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from analysis import (
-    calibration,
-    changes,
-    error_kinds,
-    familiarity,
-    length_name,
-    recall_by,
-    sentence_counts,
-)
+from analysis import calibration, changes, error_kinds, familiarity, length_name, recall_by, sentence_counts
 from crossner import machine
 
 import run_crossner
