@@ -203,6 +203,11 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     assert all(path.read_bytes() == (tmp_path / "2" / "docs" / path.name).read_bytes() for path in pictures)
 
 
+def test_results_md_is_what_the_files_say(tmp_path):
+    write_report([Suite("small"), Suite("paper")], ROOT / "benchmarks" / "results" / "study", tmp_path)
+    assert (tmp_path / "RESULTS.md").read_bytes() == (ROOT / "RESULTS.md").read_bytes(), "python benchmarks/study.py --report"
+
+
 def test_the_commands_of_the_study(capsys, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         study.main([])
