@@ -16,6 +16,7 @@ from data_glode import build_features
 from denoising_glode import PseudoLabels
 from trainer_glode import GlodeTrainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(5)
 TYPES, SIZE = 4, 6
 

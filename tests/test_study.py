@@ -152,7 +152,7 @@ def test_the_time_limit_stops_between_cells(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def finished(backbone, tmp_path_factory) -> Path:
+def finished(backbone, one_thread, tmp_path_factory) -> Path:
     """Some cells of the smoke suite on a tiny encoder, in this process."""
     directory = tmp_path_factory.mktemp("study")
 
