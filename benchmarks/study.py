@@ -184,6 +184,8 @@ def main(argv: list[str]) -> int:
     if not options.suite:
         parser.error("give --suite or --report")
     suite = Suite(options.suite)
+    if not any(fnmatch(str(cell), options.only) for cell in suite.cells()):
+        parser.error(f"--only {options.only}: no such cell. A cell is PAIR/VARIANT/SEED, such as {suite.cells()[0]}")
     corpora = options.corpora or ROOT / (suite.corpora or ".")
     study = Study(suite, corpora, RESULTS / suite.name, (options.work / suite.name).resolve(), extra, launch_process)
     try:

@@ -209,8 +209,10 @@ def test_results_md_is_what_the_files_say(tmp_path):
 
 
 def test_the_commands_of_the_study(capsys, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit):
-        study.main([])
+    for wrong in ([], ["--suite", "smoke", "--only", "wikiann*"]):
+        with pytest.raises(SystemExit, match="2"):
+            study.main(wrong)
+    assert "such as demo-en-de/plain/0" in capsys.readouterr().err
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     arguments = ["--suite", "smoke", "--corpora", str(tmp_path / "none"), "--work", str(tmp_path / "work"), "--only", "*/plain/0"]
     assert study.main(arguments) == 2
