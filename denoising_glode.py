@@ -534,7 +534,7 @@ class Denoiser:
                 if not len(self.datastore):
                     continue
             self.thresholds[side].add(similarity, types, torch.ones_like(types, dtype=torch.bool))
-            side_towards = directions(similarity, scale * self.thresholds[side].values, self.multiple)
+            side_towards = self.choose_directions(similarity, scale * self.thresholds[side].values, types)
             if self.normalize_directions:
                 side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
             towards += side_towards
@@ -547,6 +547,15 @@ class Denoiser:
         if "local" in self.sides:
             self.datastore.collect(*gold, keys[source].flatten(), step)
             self.datastore.collect(vectors, soft.argmax(-1).flatten(), valid_flat, keys[target].flatten(), step)
+        return soft
+
+    def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
+        """Where spans with the pseudo labels `types` [spans] move: similarity [spans, types] -> [spans, types] (eq. 8)."""
+        return directions(similarity, thresholds, self.multiple)
+
+    def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
+        """What L_tgt (eq. 4) asks for: soft labels [rows, words, length, types] of the batch where bool `valid` is set, as they
+        are. A baseline hardens them, or scales a span's by the weight that it has in the loss."""
         return soft
 
     def centered(self, vectors: Tensor, language: int) -> Tensor:

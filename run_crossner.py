@@ -445,6 +445,7 @@ class Run:
             "unreachable": self.unreachable,
             "cost": {},
         }
+        self.predictions: dict[str, list] = {}  # of the model that was scored last: the entities of each sentence
 
     def _features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
@@ -593,7 +594,21 @@ class Run:
         labels.probabilities.copy_(state["probabilities"])
         return labels
 
-    def target_stage(self, labels: PseudoLabels) -> None:
+    def stages(self) -> GlodeTrainer:
+        """Run the stages that the arguments ask for.
+
+        Returns:
+            The trainer of the last one.
+        Raises:
+            InputError: the target stage alone lacks what it starts from.
+        """
+        if self.run.stage == "target" and not self.run.source_model and not self.run.pseudo_labels:
+            raise InputError("--stage target needs --source_model or --pseudo_labels.")
+        labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
+        trainer = self.trainer(self.fresh_model(), "source") if labels_are_there else self.source_stage()
+        return trainer if self.run.stage == "source" else self.target_stage(self.pseudo_labels(trainer))
+
+    def target_stage(self, labels: PseudoLabels) -> GlodeTrainer:
         self._heading("stage 2: target model")
         watch = Stopwatch()
         trainer = self.trainer(self.fresh_model(), "target", labels)
@@ -604,6 +619,7 @@ class Run:
         self.metrics["pseudo_labels"] = trainer.denoising_callback.history
         if self.run.export_token_classifier:
             self.token_classifier(trainer)
+        return trainer
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
         """Train the built-in token classifier beside the target model, and score it as its users will call it."""
@@ -733,7 +749,7 @@ class Run:
             "stages": self.last_stage,
             "source_epochs": training.source_num_train_epochs or epochs,
             "target_epochs": epochs,
-            "source_mlm": training.source_mlm == "on",
+            "source_mlm": training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
             "denoising": training.denoising,
             "learning_rate": training.learning_rate,
             "batch_size": training.per_device_train_batch_size,
@@ -794,7 +810,8 @@ class Run:
         for name, corpus in corpora.items():
             if corpus is not None:
                 windows = self._features(corpus)
-                scores[name] = self._score(corpus, windows, trainer.predict_entities(windows, len(corpus)))
+                found = self.predictions[name] = trainer.predict_entities(windows, len(corpus))
+                scores[name] = self._score(corpus, windows, found)
         return scores
 
     def _score(self, corpus: Dataset, windows: Dataset, found: list) -> dict:
@@ -869,15 +886,7 @@ def main(argv: list[str]) -> None:
         arguments[2].hub_token = None
     use_all_cores()
     run = Run(*arguments)
-    if run.run.stage == "target" and not run.run.source_model and not run.run.pseudo_labels:
-        raise InputError("--stage target needs --source_model or --pseudo_labels.")
-    if run.run.stage == "target" and run.run.pseudo_labels:
-        labels = run.pseudo_labels(run.trainer(run.fresh_model(), "source"))
-    else:
-        trainer = run.source_stage()
-        labels = run.pseudo_labels(trainer) if run.run.stage != "source" else None
-    if labels is not None:
-        run.target_stage(labels)
+    run.stages()
     run.report()
     run.publish()
 

@@ -26,6 +26,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from baselines_glode import BASELINES
+from contrastive_glode import supervised_contrastive
 from data_glode import (
     GlodeCollator,
     TwoStreams,
@@ -40,6 +42,7 @@ from data_glode import (
 from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
 from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeModel, InputError, decode
+from random_glode import uniform
 
 logger = logging.get_logger(__name__)
 
@@ -91,8 +94,9 @@ class GlodeTrainingArguments(TrainingArguments):
     denoising: str = field(
         default="both",
         metadata={
-            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local).",
-            "choices": ["both", "global", "local", "none"],
+            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local). Or a baseline, see "
+            "docs/baselines.md.",
+            "choices": ["both", "global", "local", "none", *BASELINES],
         },
     )
     directions: str = field(
@@ -143,6 +147,18 @@ class GlodeTrainingArguments(TrainingArguments):
             "in half precision, which the processes of a machine share."
         },
     )
+    confidence_threshold: float = field(
+        default=0.9, metadata={"help": "The least probability of a pseudo label that counts, with --denoising confidence."}
+    )
+    auxiliary_task: str = field(
+        default="mlm",
+        metadata={
+            "help": "What is learnt beside the labels: the masked language model (mlm), or supervised contrastive learning on "
+            "source gold and target pseudo labels (scl).",
+            "choices": ["mlm", "scl", "none"],
+        },
+    )
+    contrastive_weight: float = field(default=1.0, metadata={"help": "The weight of the contrastive loss."})
     mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
     mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
     mlm_vocabulary: str = field(
@@ -285,12 +301,14 @@ class GlodeTrainer(Trainer):
         **kwargs,
     ):
         length = model.config.max_span_length
-        mlm = target is not None and args.mlm_weight > 0 and (pseudo_labels is not None or args.source_mlm == "on")
+        mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
+        mlm = mlm and (pseudo_labels is not None or args.source_mlm == "on")
+        self.contrastive = args.auxiliary_task == "scl" or (pseudo_labels is not None and args.denoising == "contproto")
         if pseudo_labels is None and not mlm:
             target = None
         # What gets no gradient must not ask for one: several processes would wait for it.
         model.mlm_head.requires_grad_(mlm)
-        model.projector.requires_grad_(args.train_projection and pseudo_labels is not None)
+        model.projector.requires_grad_(self.contrastive or (args.train_projection and pseudo_labels is not None))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
         collator = GlodeCollator(
             processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed
@@ -309,7 +327,8 @@ class GlodeTrainer(Trainer):
         )
         self.denoiser = None
         if pseudo_labels is not None:
-            self.denoiser = Denoiser(
+            options = {"confidence_threshold": args.confidence_threshold} if args.denoising == "confidence" else {}
+            self.denoiser = BASELINES.get(args.denoising, Denoiser)(
                 pseudo_labels,
                 model.config.projection_size,
                 denoising=args.denoising,
@@ -326,6 +345,7 @@ class GlodeTrainer(Trainer):
                 seed=args.seed,
                 gather=self._gather,
                 rank=self.accelerator.process_index,
+                **options,
             )
         if source is not None:
             lengths = [list_lengths(stream, "input_ids") if stream is not None else [] for stream in (source, target)]
@@ -365,7 +385,8 @@ class GlodeTrainer(Trainer):
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
         spans = {name: inputs.pop(name) for name in ("labels", "window", "own_start", "span_mask")}
-        outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=self.denoiser is not None)
+        projecting = self.denoiser is not None or self.contrastive
+        outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
         rows = self.args.per_device_train_batch_size
         gold, is_span = spans["labels"][:rows], spans["span_mask"]
         log_probabilities = outputs.logits.log_softmax(-1)
@@ -377,7 +398,8 @@ class GlodeTrainer(Trainer):
             predicted = log_probabilities[rows:]
             if self.args.double_softmax:
                 predicted = predicted.exp().log_softmax(-1)
-            losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, soft), is_span[rows:], self.mean_spans[1])
+            wanted = self.denoiser.loss_targets(soft, is_span[rows:])
+            losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, wanted), is_span[rows:], self.mean_spans[1])
             if self.args.train_projection:
                 vectors = self.denoiser.centered(outputs.projection[:rows], 0)
                 similarity = self.denoiser.prototypes.similarity(vectors) / 0.1
@@ -388,9 +410,20 @@ class GlodeTrainer(Trainer):
         if outputs.mlm_loss is not None:  # a token weighs the same in every batch, as a span does
             losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
             loss = loss + self.args.mlm_weight * losses["mlm_loss"]
+        if self.contrastive:
+            types = gold if self.denoiser is None else torch.cat([gold, soft.argmax(-1)])
+            losses["contrastive_loss"] = self._contrastive_loss(outputs.projection[is_span], types[is_span])
+            loss = loss + self.args.contrastive_weight * losses["contrastive_loss"]
         for name, value in losses.items():
             self._components[name].append(value.detach())
         return (loss, outputs) if return_outputs else loss
+
+    def _contrastive_loss(self, vectors: Tensor, types: Tensor) -> Tensor:
+        """Over the entity spans of both languages and the share of O spans that the datastore keeps. [spans, D], [spans]."""
+        keys = torch.arange(len(types), device=types.device)
+        lucky = uniform(keys, self.args.seed, self.state.global_step) < self.args.datastore_outside_share
+        kept = (types != 0) | lucky
+        return supervised_contrastive(vectors[kept], types[kept])
 
     def _reduce(self, losses: Tensor, span_mask: Tensor, mean_spans: float) -> Tensor:
         """Average [rows, words, length] losses over the spans, so that a span's weight does not depend on its neighbours in the

@@ -36,13 +36,18 @@ VARIANTS = {
 }
 
 
-def sample(corpora: Path, name: str, number: int, target: Path) -> Path:
-    """The first `number` sentences of a shuffled column file, written to `target`."""
-    with gzip.open(corpora / f"{name}.iob2.gz", "rt", encoding="utf-8") as file:
-        sentences = [block.strip("\n") for block in file.read().split("\n\n") if block.strip()]
+def sample(corpora: Path, name: str, number: int | None, target: Path, skip: int = 0) -> Path:
+    """The first `number` sentences (None: all) of a shuffled column file, NAME.iob2.gz or NAME.iob2, after those that are
+    skipped; written to `target`."""
+    path = target / f"{name.replace('/', '.')}.{skip}-{'end' if number is None else skip + number}.iob2"
+    if path.exists():
+        return path
+    packed = corpora / f"{name}.iob2.gz"
+    data = gzip.decompress(packed.read_bytes()) if packed.exists() else (corpora / f"{name}.iob2").read_bytes()
+    sentences = [block.strip("\n") for block in data.decode().split("\n\n") if block.strip()]
     random.Random(1).shuffle(sentences)
-    path = target / f"{name.replace('/', '.')}.iob2"
-    path.write_text("\n\n".join(sentences[:number]) + "\n", encoding="utf-8")
+    end = None if number is None else skip + number
+    path.write_text("\n\n".join(sentences[skip:end]) + "\n", encoding="utf-8")
     return path
 
 
