@@ -1,7 +1,7 @@
 """Protects a run that is stopped: killed at any moment and resumed, it ends as the run that was never stopped, bit by bit; a
 damaged checkpoint is named and passed over; a finished stage is not trained again.
 
-`GLODE_KILLS=20 python -m pytest -s tests/test_resume.py` kills as often as it says and prints where."""
+`GLODE_KILLS=20 python -m pytest -s tests/test_resume.py -k killed` kills as often as it says and prints a table."""
 
 import json
 import os
@@ -20,6 +20,13 @@ from checkpoints_glode import damage, newest_checkpoint
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("GLODE_KILLS", "3"))
+MOMENTS = {  # where a kill strikes: the function, and at most which call of it
+    "in the refresh": ("denoising_glode.Denoiser.begin_epoch", 3),
+    "in a save": ("trainer_glode.GlodeTrainer._save_optimizer_and_scheduler", 4),
+    "at any time": (None, 0),
+    "in a step": ("trainer_glode.GlodeTrainer.compute_loss", 20),
+    "between the stages": ("trainer_glode.GlodeTrainer.assign_pseudo_labels", 1),
+}
 
 
 def whole_checkpoint(directory: Path) -> Path:
@@ -61,11 +68,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, cap
     assert newest_checkpoint(tmp_path / "nothing") is None
 
 
-def start(backbone: Path, output: Path, *more: str) -> subprocess.Popen:
+def start(backbone: Path, output: Path, *more: str, program: tuple[str, ...] = ("run_crossner.py",)) -> subprocess.Popen:
     command = [
         sys.executable,
         "-u",
-        "run_crossner.py",
+        *program,
         "--config",
         "recipes/demo.yaml",
         "--target_lang",
@@ -99,23 +106,29 @@ def assert_same(first: dict, second: dict) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_it_ends_the_same(backbone, tmp_path):
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(backbone, tmp_path):
     process = start(backbone, tmp_path / "whole")
     text = process.communicate()[0]
     assert process.returncode == 0, text[-3000:]
-    whole, rng, table, runs = result(tmp_path / "whole"), random.Random(0), [], 0
+    whole, rng, table, runs, same = result(tmp_path / "whole"), random.Random(0), [], 0, {}
     while len(table) < KILLS or not (tmp_path / f"run{runs}" / "metrics.json").exists():
         output = tmp_path / f"run{runs}"
         if (output / "metrics.json").exists():
             runs += 1
             continue
-        process = start(backbone, output, "--resume_from_checkpoint", "auto")
+        moment, program = "none", ("run_crossner.py",)
+        if len(table) < KILLS:
+            moment = list(MOMENTS)[len(table) % len(MOMENTS)]
+            place, most = MOMENTS[moment]
+            if place:
+                program = ("tests/killed_run.py", place, str(rng.randint(1, most)))
+        process = start(backbone, output, "--resume_from_checkpoint", "auto", program=program)
         lines = []
         for line in process.stdout:  # the moment that the stages begin
             lines.append(line)
-            if line.startswith("entities"):
+            if line.startswith("spans"):
                 break
-        if len(table) < KILLS:
+        if moment == "at any time":
             wait = rng.uniform(0.2, 4.0)
             time.sleep(wait)
             process.send_signal(signal.SIGKILL)
@@ -125,12 +138,15 @@ def test_killed_at_random_moments_and_resumed_it_ends_the_same(backbone, tmp_pat
             came = [Path(line.split()[-1]) for line in lines if line.startswith("goes on from")]
             left = sorted(output.glob("*_checkpoints/checkpoint-*"), key=lambda path: (path.parent, path.stat().st_mtime))
             names = ["/".join(paths[-1].parts[-2:]) if paths else "nothing" for paths in (came, left)]
-            table.append((round(wait, 2), *names))
+            struck = f"{moment}, after {wait:.2f} s" if moment == "at any time" else f"{moment}, call {program[2]}"
+            table.append((runs, struck, *names))
         else:
             assert process.returncode == 0, "".join(lines)[-3000:]
             assert_same(whole, result(output))
-    for row in table:
-        print("killed after {} s; had gone on from {}; left {}".format(*row))
+            same[runs] = "identical"
+    print("\n| kill | run | struck | had gone on from | left behind | the run's end |\n|---|---|---|---|---|---|")
+    for number, (run, *row) in enumerate(table, 1):
+        print(f"| {number} | {run} | {' | '.join(row)} | {same[run]} |")
     assert len(table) == KILLS
 
 
