@@ -23,8 +23,9 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from modeling_glode import InputError, collate_windows, encode_words, in_words, resolve, span_grid, split_words
+from modeling_glode import InputError, collate_windows, encode_words, in_words, iter_words, resolve, span_grid
 from random_glode import uniform
+from sentences_glode import split_sentences
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +40,7 @@ SENTENCE = Features(
 
 # ------------------------------------------------------------------------------------------------------------- schemes
 
-_VERSION = 2  # of corpora and features in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 3  # of corpora and features in the cache of `datasets`, which does not notice when the code here changes
 _PREFIXED = re.compile(r"^([BIESLUM])-(.+)$")
 
 
@@ -227,10 +228,11 @@ def _json(path: Path, number: int, text: str):
 
 
 def read_plain(path: Path) -> Iterator[dict]:
-    """Plain text, one sentence a line, split by the rule that inference uses."""
+    """Plain text, a sentence or a paragraph a line, split by the rules that inference uses."""
     for _, line in _lines(path):
-        if words := [line[a:b] for a, b in split_words(line)]:
-            yield _sentence(words, [])
+        for start, end in split_sentences(line):
+            if words := list(iter_words(line[start:end])):
+                yield _sentence(words, [])
 
 
 def read_corpus(path: str, labelled: bool) -> Iterator[dict]:

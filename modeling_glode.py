@@ -50,20 +50,20 @@ def _combining_marks() -> str:
 _MARKS = _combining_marks()
 _STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _ENDS_UNSPACED = re.compile(f"[{_UNSPACED}][{_MARKS}]*$")
-_WORD = re.compile(
+_LETTERS = f"[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}{_WITHIN}]){{0,1000}}"
+_WORD = re.compile(  # with limits, as no word is longer and a repeat without end takes memory
     f"[{_UNSPACED}][{_MARKS}]*"
-    f"|[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}{_WITHIN}])*"
+    f"|{_LETTERS}(?:[-\u2010\u2011]{_LETTERS}){{0,100}}"
     "|[\U0001f1e6-\U0001f1ff]{2}"  # the flag of a country
-    f"|[^\\s{_INVISIBLE}](?:[{_MARKS}{_EMOJI_PARTS}]|\u200d[^\\s{_INVISIBLE}])*"
+    f"|[^\\s{_INVISIBLE}](?:[{_MARKS}{_EMOJI_PARTS}]|\u200d[^\\s{_INVISIBLE}]){{0,1000}}"
 )
-
-
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as broken JSON brings it; tokenizers refuse it
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Split raw text into words: letters and digits run together, punctuation stands alone, and scripts without spaces
-    (Han, kana, Thai, Lao, Myanmar, Khmer) give one word a character. An emoji or a flag is one word, with all that joins it.
+    """Split raw text into words: letters and digits run together, also across a hyphen (as labelled corpora have it), other
+    punctuation stands alone, and scripts without spaces (Han, kana, Thai, Lao, Myanmar, Khmer) give one word a character. An
+    emoji or a flag is one word, with all that joins it. A thousand letters without a break end a word.
 
     Returns:
         The character offsets (start, end) of each word in `text`.
