@@ -86,7 +86,7 @@ class DataArguments:
     target_unlabeled: str | None = field(
         default=None,
         metadata={
-            "help": "Target text: .txt with a sentence or a paragraph a line, or a labelled corpus, whose tags only the report reads."
+            "help": "Target text: .txt of sentences or paragraphs, or a labelled corpus, whose tags only the report reads."
         },
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
