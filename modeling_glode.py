@@ -213,7 +213,7 @@ def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int) -> Itera
     for block in chain.from_iterable(starmap(_blocks, enumerate(sentences))):
         batch.append(block)
         size += sum(map(len, block.words))
-        if size >= _BLOCK:
+        if size >= _BLOCK // 2:
             yield from _tokenize_batch(batch, tokenizer, room)
             batch, size = [], 0
     yield from _tokenize_batch(batch, tokenizer, room)

@@ -85,9 +85,7 @@ class DataArguments:
     source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
     target_unlabeled: str | None = field(
         default=None,
-        metadata={
-            "help": "Target text: .txt of sentences or paragraphs, or a labelled corpus, whose tags only the report reads."
-        },
+        metadata={"help": "Target text: .txt of sentences or paragraphs, or a labelled corpus, whose tags the report reads."},
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
     dataset_name: str | None = field(

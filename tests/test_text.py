@@ -1,11 +1,13 @@
-"""Protects text of any kind: whatever characters come, the splitter, the pipeline, the handler and tag_text.py neither fail nor
-lose or shift a word; sentences are split with care; tag_text.py gives what the pipeline gives and goes on where it was stopped."""
+"""Protects text of any kind: whatever characters come, the splitter, the pipeline, the handler and tag_text.py neither
+fail nor lose or shift a word; sentences are split with care; tag_text.py gives what the pipeline gives, and goes on where it
+was stopped."""
 
 import bz2
 import gzip
 import json
 import lzma
 import os
+import runpy
 import subprocess
 import sys
 import unicodedata
@@ -30,7 +32,7 @@ PARTS = [
     *["\x00", "\x1c", "\x85", "\u2028", "\ud800", "\udfff", "\U000e0067", "\uffff", "<s>", "</s>", "[MASK]", "▁", "\u0301"],
 ]
 TEXTS = st.lists(st.sampled_from(PARTS) | st.text(max_size=6) | st.characters(categories=["Cs", "Co", "Mn", "Cf"])).map("".join)
-FEW = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def check(text: str, entities: list[dict], nested: bool = False) -> None:
@@ -42,7 +44,7 @@ def check(text: str, entities: list[dict], nested: bool = False) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_splitter_loses_nothing(text: str):
     spans = split_words(text)
     assert all(a < b for a, b in spans) and all(b <= c for (_, b), (c, _) in pairwise(spans))
@@ -52,7 +54,7 @@ def test_the_splitter_loses_nothing(text: str):
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_sentences_hold_all_but_white_space(text: str):
     spans = split_sentences(text)
     assert all(b <= c for (_, b), (c, _) in pairwise(spans))
@@ -61,18 +63,14 @@ def test_sentences_hold_all_but_white_space(text: str):
 
 
 @FEW
-@given(st.lists(TEXTS, max_size=4), st.booleans())
+@given(st.lists(TEXTS, max_size=3), st.booleans())
 def test_pipeline_predict_and_handler_take_any_text(ner: GlodePipeline, handler: EndpointHandler, texts: list[str], nested: bool):
     found = ner(texts, nested=nested) if texts else []
     for text, entities in zip(texts, found, strict=True):
         check(text, entities, nested)
-    for others in (
-        ner.model.predict(texts, ner.tokenizer, nested=nested),
-        handler({"inputs": texts, "parameters": {"nested": nested}}),
-    ):
-        assert [[(e["start"], e["end"]) for e in entities] for entities in others] == [
-            [(e["start"], e["end"]) for e in entities] for entities in found
-        ]
+    predicted = ner.model.predict(texts, ner.tokenizer, nested=nested)
+    handled = handler({"inputs": texts, "parameters": {"nested": nested}})
+    assert [*map(places, predicted)] == [*map(places, handled)] == [*map(places, found)]
     json.dumps(found)
 
 
@@ -201,11 +199,11 @@ def test_broken_characters_are_counted(directory, source, tmp_path, capsys):
 
 
 def test_a_long_line_and_no_line(directory, ner, source, tmp_path):
-    text = "Anna Berg lives in New York . " * 400 + "x" * 300_000
+    text = "Anna Berg lives in New York . " * 100 + "x" * 200_000
     source.write_text(text, encoding="utf-8")
     tag(directory, source, tmp_path / "out.jsonl")
     (record,) = records(tmp_path / "out.jsonl")
-    assert record["text"] == text and len(record["entities"]) > 400
+    assert record["text"] == text and len(record["entities"]) > 100
     check(text, record["entities"])
     source.write_bytes(b"")
     tag(directory, source, tmp_path / "none.jsonl")
@@ -214,10 +212,15 @@ def test_a_long_line_and_no_line(directory, ner, source, tmp_path):
 
 def test_standard_input_and_output(directory, source):
     command = [sys.executable, str(ROOT / "tag_text.py"), "--model", str(directory), "--device", "cpu"]
-    run = {"capture_output": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "check": False}
-    done = subprocess.run(command, input=source.read_bytes(), **run)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input=source.read_bytes(), capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert [json.loads(line)["text"] for line in done.stdout.decode().split("\n")[:-1]] == LINES
-    done = subprocess.run([*command[:-3], "nowhere", "--input", str(source)], **run)
-    assert done.returncode == 2
-    assert done.stderr.decode().strip().splitlines()[-1].startswith("error: --model")
+
+
+def test_a_mistake_has_exit_status_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tag_text.py", "--model", "x", "--input", str(tmp_path / "missing")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "tag_text.py"), run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --input")
