@@ -53,7 +53,7 @@ def _ends_sentence(text: str, end: re.Match) -> bool:
     if mark not in _PERHAPS:
         return True
     following = text[end.end() : end.end() + 100].lstrip().lstrip(_OPENING)
-    if following[:1].islower():
+    if not following or following[0].islower():
         return False
     if mark != "." or end[0].startswith(".."):
         return True

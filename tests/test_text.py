@@ -93,6 +93,7 @@ def handler(directory: Path) -> EndpointHandler:
         ["¿Qué pasó?", "¡Nada!", "El Sr. Pérez vive en la Av. Central."],
         ["Version 2.0 of example.org costs $3.50 and isn't out yet... or is it"],
         ["ไปกรุงเทพ เมื่อวาน"],
+        ['Er sagte: " Komm mit! "'],
     ],
 )
 def test_sentences_are_split_with_care(sentences: list[str]):
