@@ -16,9 +16,10 @@ from datasets import Sequence as SequenceFeature
 from datasets.exceptions import DatasetGenerationError
 
 from files_glode import find_encoding, read_lines, unpacked_suffix
-from modeling_glode import InputError, split_words
+from modeling_glode import InputError, iter_words
 from records_glode import Raw, has_json_lines, read_docbin, read_json, read_table
 from schemes_glode import PREFIXED, broken_tags, decode_tags, detect_scheme
+from sentences_glode import split_sentences
 
 SENTENCE = Features(
     {
@@ -30,7 +31,7 @@ SENTENCE = Features(
 )
 CORPUS = Features({**SENTENCE, "format": Value("string"), "notes": SequenceFeature(Value("string"))})
 
-_VERSION = 3  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 4  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 # ------------------------------------------------------------------------------------------------------------- columns
 
@@ -117,9 +118,12 @@ def _is_comment(columns: list[str], width: int) -> bool:
 
 
 def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
-    """Plain text, one sentence a line, split by the rule that inference uses."""
+    """Plain text, a sentence or a paragraph a line, split by the rules that inference uses."""
     for number, line, replaced in read_lines(path, encoding, errors):
-        yield Raw(number, [line[a:b] for a, b in split_words(line)], notes=Counter({"characters replaced": replaced}))
+        notes = Counter({"characters replaced": replaced})
+        for start, end in split_sentences(line) or [(0, 0)]:
+            yield Raw(number, list(iter_words(line[start:end])), notes=notes)
+            notes = Counter()
 
 
 # ------------------------------------------------------------------------------------------------------------- corpora

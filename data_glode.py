@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_glode import InputError, collate_windows, encode_words, in_words, resolve, span_grid
 from random_glode import uniform
 
-_VERSION = 2  # of the features in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 3  # of the features in the cache of `datasets`, which does not notice when the code here changes
 
 # ------------------------------------------------------------------------------------------------------------ features
 

@@ -10,9 +10,9 @@ A span is (first word b, length l in words), 1 <= l <= L = `config.max_span_leng
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, pairwise, starmap
 
 import numpy as np
 import torch
@@ -28,13 +28,15 @@ class InputError(ValueError):
 
 # --------------------------------------------------------------------------------------------------------------- words
 
-# Scripts written without spaces: one word a character (Thai, Lao, Khmer, kana, Han), each with its combining marks.
+# Scripts written without spaces: one word a character (Thai, Lao, Myanmar, Khmer, kana, Han), each with its combining marks.
 _UNSPACED = (
-    "\u0e00-\u0eff\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Khmer
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Myanmar, Khmer
     "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001b000-\U0001b16f"  # kana
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
-_INVISIBLE = "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+_INVISIBLE = "\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+_WITHIN = "\u00ad\u200c\u200d"  # soft hyphen, non-joiner and joiner belong to the word around them
+_EMOJI_PARTS = "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"  # skin tones, and the letters of the flags of regions
 
 
 def _combining_marks() -> str:
@@ -48,21 +50,30 @@ def _combining_marks() -> str:
 _MARKS = _combining_marks()
 _STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _ENDS_UNSPACED = re.compile(f"[{_UNSPACED}][{_MARKS}]*$")
-_WORD = re.compile(
+_LETTERS = f"[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}{_WITHIN}]){{0,1000}}"
+_WORD = re.compile(  # with limits, as no word is longer and a repeat without end takes memory
     f"[{_UNSPACED}][{_MARKS}]*"
-    f"|[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}\u200c\u200d])*"
-    f"|[^\\s{_INVISIBLE}](?:[{_MARKS}]|\u200d[^\\s{_INVISIBLE}])*"
+    f"|{_LETTERS}(?:[-\u2010\u2011]{_LETTERS}){{0,100}}"
+    "|[\U0001f1e6-\U0001f1ff]{2}"  # the flag of a country
+    f"|[^\\s{_INVISIBLE}](?:[{_MARKS}{_EMOJI_PARTS}]|\u200d[^\\s{_INVISIBLE}]){{0,1000}}"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as broken JSON brings it; tokenizers refuse it
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Split raw text into words: letters and digits run together, punctuation stands alone, and scripts without spaces
-    (Han, kana, Thai, Lao, Khmer) give one word a character.
+    """Split raw text into words: letters and digits run together, also across a hyphen (as labelled corpora have it), other
+    punctuation stands alone, and scripts without spaces (Han, kana, Thai, Lao, Myanmar, Khmer) give one word a character. An
+    emoji or a flag is one word, with all that joins it. A thousand letters without a break end a word.
 
     Returns:
         The character offsets (start, end) of each word in `text`.
     """
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def iter_words(text: str) -> Iterator[str]:
+    """The words of [`split_words`], one after the other."""
+    return map(re.Match.group, _WORD.finditer(text))
 
 
 WORD_SHAPES = ("padding", "upper", "lower", "title", "digit", "other")
@@ -90,10 +101,19 @@ def encoder_capacity(tokenizer, config: PretrainedConfig, limit: int = 512) -> i
 
 
 WINDOW_COLUMNS = ("sentence", "input_ids", "first_token", "last_token", "word_shapes", "borders", "own_start", "own_end")
+_BLOCK = 2**15  # characters tokenised at a time
+_LONGEST = 2**12  # characters of a word, or of a run of a script without spaces, that are tokenised together
 
 
 def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int) -> dict[str, list]:
-    """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows.
+    """All windows of [`iter_windows`] as columns of equal length, named `WINDOW_COLUMNS`."""
+    rows = list(iter_windows(sentences, tokenizer, max_tokens, max_span_length))
+    return {name: [row[name] for row in rows] for name in WINDOW_COLUMNS}
+
+
+def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int, max_span_length: int) -> Iterator[dict]:
+    """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows. Sentences may be
+    iterators of any length: they are read as the windows are asked for, and only a block of words is held.
 
     Scripts without spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
     piece, whose characters alone say little. Where a piece covers several words, these are one word for the grid, a unit;
@@ -102,17 +122,17 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
     Every unit is owned by exactly one window: the one that scores the spans which start there. Windows overlap by at least
     `max_span_length - 1` units on the right, so that every span fits into the window which owns its first unit, and by
     an eighth of the window on either side for context. A word without any token (the tokenizer drops it) becomes the
-    unknown token; a unit longer than a whole window keeps the tokens that fit.
+    unknown token; a unit longer than a whole window keeps the tokens that fit. Lone surrogates are read as U+FFFD.
 
     Args:
-        sentences: one list of words a sentence.
+        sentences: the words of each sentence.
         tokenizer: a fast tokenizer.
         max_tokens: tokens a window, special tokens included.
         max_span_length: L, in units.
-    Returns:
-        Columns of equal length, one row a window: `sentence` (index into `sentences`), `input_ids`, `first_token` and
-        `last_token` (of each unit, positions in `input_ids`), `word_shapes`, `borders` (for n units the n + 1 words of the
-        sentence before which they begin and the last ends), `own_start` and `own_end` (the owned units).
+    Yields:
+        A row for each window: `sentence` (index into `sentences`), `input_ids`, `first_token` and `last_token` (of each unit,
+        positions in `input_ids`), `word_shapes`, `borders` (for n units the n + 1 words of the sentence before which they
+        begin and the last ends), `own_start` and `own_end` (the owned units).
     Raises:
         InputError: the tokenizer is not a fast one.
     """
@@ -123,26 +143,32 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int,
         )
     prefix, suffix = _special_tokens(tokenizer)
     room = max_tokens - len(prefix) - len(suffix)
-    columns = {name: [] for name in WINDOW_COLUMNS}
-    for index, (tokens, starts, borders) in enumerate(_tokenize(sentences, tokenizer, room)):
-        words = sentences[index]
-        shapes = [word_shape("".join(words[a:b])) for a, b in pairwise(borders)]
-        for begin, end, own_start, own_end in _windows(starts, room, max_span_length):
+    for block in _tokenize(sentences, tokenizer, room):
+        if block.is_first:
+            tokens, starts, borders, shapes = [], np.zeros(1, dtype=np.int64), [0], []
+            begin = own_start = 0
+        tokens += block.tokens
+        starts = np.concatenate([starts, starts[-1] + block.starts[1:]])
+        borders += [borders[-1] + border for border in block.borders[1:]]
+        shapes += [word_shape("".join(block.words[a:b])) for a, b in pairwise(block.borders)]
+        for window in _windows(starts, room, max_span_length, begin, own_start):
+            begin, end, own_start, own_end = window
+            if not block.is_last and end + max_span_length >= len(shapes):
+                break  # the next block may change this window
             first, last = int(starts[begin]), int(starts[end])
             shift = len(prefix) - first
-            row = (
-                index,
-                prefix + tokens[first:last] + suffix,
-                (starts[begin:end] + shift).tolist(),
-                (starts[begin + 1 : end + 1] - 1 + shift).tolist(),
-                shapes[begin:end],
-                borders[begin : end + 1],
-                own_start - begin,
-                own_end - begin,
-            )
-            for name, value in zip(WINDOW_COLUMNS, row, strict=True):
-                columns[name].append(value)
-    return columns
+            yield {
+                "sentence": block.sentence,
+                "input_ids": prefix + tokens[first:last] + suffix,
+                "first_token": (starts[begin:end] + shift).tolist(),
+                "last_token": (starts[begin + 1 : end + 1] - 1 + shift).tolist(),
+                "word_shapes": shapes[begin:end],
+                "borders": borders[begin : end + 1],
+                "own_start": own_start - begin,
+                "own_end": own_end - begin,
+            }
+        tokens, starts = tokens[starts[begin] :], starts[begin:] - starts[begin]
+        borders, shapes, begin, own_start = borders[begin:], shapes[begin:], 0, own_start - begin
 
 
 def _special_tokens(tokenizer) -> tuple[list[int], list[int]]:
@@ -154,34 +180,73 @@ def _special_tokens(tokenizer) -> tuple[list[int], list[int]]:
     return encoded["input_ids"][:before], encoded["input_ids"][after:]
 
 
-def _tokenize(sentences: Sequence[Sequence[str]], tokenizer, room: int) -> Iterator[tuple[list[int], np.ndarray, list[int]]]:
-    """Yield each sentence's token ids and, for n units, the n + 1 borders between them, in tokens and in words."""
+@dataclass
+class _Block:
+    """A part of a sentence, with n units: its token ids, and the n + 1 borders of its units in tokens and in words."""
+
+    sentence: int
+    is_first: bool
+    is_last: bool
+    words: list[str]
+    runs: list[str]
+    borders: list[int]
+    tokens: list[int] | None = None
+    starts: np.ndarray | None = None
+
+
+def _blocks(sentence: int, words: Iterable[str]) -> Iterator[_Block]:
+    """Cut a sentence between runs into blocks of about `_BLOCK` characters, with the runs' borders; an empty one is one block."""
+    held, size, is_first = [], 0, True
+    for word in words:
+        held.append(_SURROGATE.sub("\ufffd", word[:_LONGEST]))
+        size += len(held[-1])
+        if size >= _BLOCK:
+            runs, borders = join_unspaced(held)
+            yield _Block(sentence, is_first, False, held[: borders[-2]], runs[:-1], borders[:-1])
+            held, size, is_first = held[borders[-2] :], len(runs[-1]), False  # the last run may go on
+    yield _Block(sentence, is_first, True, held, *join_unspaced(held))
+
+
+def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int) -> Iterator[_Block]:
+    """The blocks of all sentences, tokenised many at a time."""
+    batch, size = [], 0
+    for block in chain.from_iterable(starmap(_blocks, enumerate(sentences))):
+        batch.append(block)
+        size += sum(map(len, block.words))
+        if size >= _BLOCK // 2:
+            yield from _tokenize_batch(batch, tokenizer, room)
+            batch, size = [], 0
+    yield from _tokenize_batch(batch, tokenizer, room)
+
+
+def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int) -> Iterator[_Block]:
     options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
-    joined = [join_unspaced(words) for words in sentences]
-    encoded = tokenizer([runs for runs, _ in joined], **options) if joined else None
-    for index, (runs, run_borders) in enumerate(joined):
-        encoding = encoded.encodings[index]
+    encoded = tokenizer([block.runs for block in blocks], **options) if blocks else None
+    for index, block in enumerate(blocks):
+        encoding, runs = encoded.encodings[index], block.runs
         starts = _borders(encoding.word_ids, len(runs))
         if (np.diff(starts) == 0).any():
             runs = [run if n else tokenizer.unk_token for run, n in zip(runs, np.diff(starts), strict=True)]
             encoding = tokenizer([runs], **options).encodings[0]
             starts = _borders(encoding.word_ids, len(runs))
-        tokens, borders = encoding.ids, run_borders
-        if len(runs) < run_borders[-1]:
-            starts, borders = _units(sentences[index], run_borders, starts, encoding.offsets)
+        tokens = encoding.ids
+        if len(runs) < len(block.words):
+            starts, block.borders = _units(block.words, block.borders, starts, encoding.offsets)
         lengths = np.diff(starts)
         if (lengths > room).any():
             kept = np.minimum(lengths, room)
             tokens = [t for start, n in zip(starts, kept, strict=False) for t in tokens[start : start + n]]
             starts = np.concatenate([[0], np.cumsum(kept)])
-        yield tokens, starts, borders
+        block.tokens, block.starts = tokens, starts
+        yield block
 
 
 def join_unspaced(words: Sequence[str]) -> tuple[list[str], list[int]]:
     """Join neighbours between which a script without spaces runs on; the n runs, and the n + 1 borders between them in words."""
     runs, borders = [], []
     for at, word in enumerate(words):
-        if at and _ENDS_UNSPACED.search(words[at - 1]) and _STARTS_UNSPACED.match(word):
+        joins = at and _STARTS_UNSPACED.match(word) and _ENDS_UNSPACED.search(words[at - 1])
+        if joins and len(runs[-1]) < _LONGEST:
             runs[-1] += word
         else:
             runs.append(word)
@@ -225,10 +290,12 @@ def _borders(word_ids: Sequence[int], number: int) -> np.ndarray:
     return np.searchsorted(np.asarray(word_ids, dtype=np.int64), np.arange(number + 1))
 
 
-def _windows(starts: np.ndarray, room: int, max_span_length: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (begin, end, own_start, own_end) in units, such that each window has at most `room` tokens."""
+def _windows(
+    starts: np.ndarray, room: int, max_span_length: int, begin: int = 0, own_start: int = 0
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (begin, end, own_start, own_end) in units, such that each window has at most `room` tokens. The first window has the
+    given `begin` and `own_start`."""
     number = len(starts) - 1
-    begin = own_start = 0
     while own_start < number:
         end = int(np.searchsorted(starts, starts[begin] + room, side="right")) - 1
         if end == number:
@@ -496,14 +563,15 @@ class GlodeModel(PreTrainedModel):
         return scores
 
     @torch.no_grad()
-    def find_entities(self, batch: dict[str, Tensor], threshold: float = 0.0, nested: bool = False) -> list[list[tuple]]:
-        """The entities (first unit, length, type, score) of each window of a batch of [`collate_windows`]; units count from the
-        window's first."""
+    def find_candidates(self, batch: dict[str, Tensor], threshold: float = 0.0) -> list[list[tuple]]:
+        """The candidates (first unit, length, type, score) of each window of a batch of [`collate_windows`]; units count from the
+        window's first. They may overlap: [`resolve`] chooses among those of all windows of a text, so that it does not matter
+        where the windows fall."""
         own = [batch[name] for name in ("number_of_words", "own_start", "own_end")]
         logits = self(**{name: value for name, value in batch.items() if name in _MODEL_INPUTS}).logits
         found = [[] for _ in logits]
         grid = span_grid(*own, *logits.shape[1:3])
-        for row, *entity in zip(*(x.tolist() for x in decode(logits, grid, threshold, nested)), strict=True):
+        for row, *entity in zip(*(x.tolist() for x in decode(logits, grid, threshold, nested=True)), strict=True):
             found[row].append(tuple(entity))
         return found
 
@@ -515,7 +583,8 @@ class GlodeModel(PreTrainedModel):
         threshold: float = 0.0,
         nested: bool = False,
     ) -> list[dict] | list[list[dict]]:
-        """Find the entities of raw texts or of sentences that are already split into words.
+        """Find the entities of raw texts or of sentences that are already split into words, in memory that grows with the
+        entities and not with the length of the texts.
 
         Args:
             inputs: a text, a list of texts, or a list of word lists.
@@ -528,33 +597,37 @@ class GlodeModel(PreTrainedModel):
             and `end`, which are characters for texts and words for word lists.
         """
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        offsets = [split_words(text) if isinstance(text, str) else None for text in texts]
-        words = [text if spans is None else [text[a:b] for a, b in spans] for text, spans in zip(texts, offsets, strict=True)]
-        windows = encode_words(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
+        words = (iter_words(text) if isinstance(text, str) else text for text in texts)
+        windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
         found = [[] for _ in texts]
         was_training = self.training
         self.eval()
-        order = np.argsort([-len(ids) for ids in windows["input_ids"]], kind="stable")
-        for at in range(0, len(order), batch_size):
-            rows = [{name: column[i] for name, column in windows.items()} for i in order[at : at + batch_size]]
-            batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
-            for row, entities in zip(rows, self.find_entities(batch, threshold, nested), strict=True):
-                found[row["sentence"]] += [in_words(entity, row["borders"]) for entity in entities]
+        while buffer := list(islice(windows, 32 * batch_size)):
+            buffer.sort(key=lambda row: -len(row["input_ids"]))
+            for at in range(0, len(buffer), batch_size):
+                rows = buffer[at : at + batch_size]
+                batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
+                for row, entities in zip(rows, self.find_candidates(batch, threshold), strict=True):
+                    found[row["sentence"]] += [in_words(entity, row["borders"]) for entity in entities]
         self.train(was_training)
         results = []
-        for text, spans, entities in zip(texts, offsets, found, strict=True):
-            entities = resolve(entities, nested)
-            if spans is None:
-                results.append([self._named(e, " ".join(text[e[0] : e[0] + e[1]]), e[0], e[0] + e[1]) for e in entities])
+        for text, candidates in zip(texts, found, strict=True):
+            entities = resolve(candidates, nested)
+            if isinstance(text, str):
+                results.append(self.name_entities(entities, text))
             else:
-                results.append(self.name_entities(entities, text, spans))
+                results.append([self._named(e, " ".join(text[e[0] : e[0] + e[1]]), e[0], e[0] + e[1]) for e in entities])
         return results[0] if isinstance(inputs, str) else results
 
-    def name_entities(self, entities: Sequence[tuple], text: str, offsets: Sequence[tuple[int, int]]) -> list[dict]:
-        """(first word, length, type, score) -> what pipelines return, for a text and the character offsets of its words."""
+    def name_entities(self, entities: Sequence[tuple], text: str, offsets: Sequence[tuple[int, int]] | None = None) -> list[dict]:
+        """(first word, length, type, score) -> what pipelines return, for a text and the character offsets of its words; without
+        these, its words are those of [`split_words`]."""
+        borders = {word for begin, length, *_ in entities for word in (begin, begin + length - 1)}
+        spans = map(re.Match.span, _WORD.finditer(text)) if offsets is None else offsets
+        known = {word: span for word, span in enumerate(spans) if word in borders}
         named = []
         for entity in entities:
-            start, end = offsets[entity[0]][0], offsets[entity[0] + entity[1] - 1][1]
+            start, end = known[entity[0]][0], known[entity[0] + entity[1] - 1][1]
             named.append(self._named(entity, text[start:end], start, end))
         return named
 
@@ -700,7 +773,7 @@ class GlodePipeline(TokenClassificationPipeline):
     ):
         # Spans are aggregated as they are: any aggregation strategy that a caller of the built-in pipeline asks for is met.
         preprocess = {"delimiter": " " if delimiter is None else delimiter} if is_split_into_words else {}
-        forward = {name: value for name, value in (("threshold", threshold), ("nested", nested)) if value is not None}
+        forward = {} if threshold is None else {"threshold": threshold}
         postprocess = {name: value for name, value in (("nested", nested), ("ignore_labels", ignore_labels)) if value is not None}
         return preprocess, forward, postprocess
 
@@ -708,7 +781,7 @@ class GlodePipeline(TokenClassificationPipeline):
         if delimiter is not None:
             if isinstance(sentence, str) or not all(isinstance(word, str) for word in sentence):
                 raise InputError("is_split_into_words=True expects a list of words, or a list of such lists.")
-            text, words = delimiter.join(sentence), list(sentence)
+            text, words = delimiter.join(sentence), sentence
             ends = np.cumsum([len(word) + len(delimiter) for word in words]) - len(delimiter)
             offsets = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
         else:
@@ -716,25 +789,29 @@ class GlodePipeline(TokenClassificationPipeline):
                 raise InputError(
                     f"expected a string, not {type(sentence).__name__}; for lists of words give is_split_into_words=True."
                 )
-            text, offsets = sentence, split_words(sentence)
-            words = [text[a:b] for a, b in offsets]
+            text, words, offsets = sentence, iter_words(sentence), None
         config = self.model.config
-        windows = encode_words([words], self.tokenizer, config.max_tokens, config.max_span_length)
-        rows = [dict(zip(windows, values, strict=True)) for values in zip(*windows.values(), strict=True)]
-        for number, row in enumerate(rows or [_EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]}]):
-            last = number == max(len(rows), 1) - 1
-            known = {"text": text, "offsets": offsets} if last else {"text": None, "offsets": None}
-            yield {"is_last": last, "borders": row["borders"], **known} | collate_windows([row], self.tokenizer.pad_token_id)
+        windows = iter_windows([words], self.tokenizer, config.max_tokens, config.max_span_length)
+        row = next(windows, _EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]})
+        for following in chain(windows, [None]):
+            last = following is None
+            known = {"text": text if last else None, "offsets": offsets if last else None}
+            tensors = collate_windows([row], self.tokenizer.pad_token_id)
+            yield {"is_last": last, "borders": row["borders"], **known} | tensors
+            row = following
 
-    def _forward(self, model_inputs: dict, threshold: float = 0.0, nested: bool = False) -> dict:
+    def _forward(self, model_inputs: dict, threshold: float = 0.0) -> dict:
         kept = {name: model_inputs.pop(name) for name in ("is_last", "borders", "text", "offsets")}
-        found = self.model.find_entities(model_inputs, threshold, nested)
-        return {"entities": found if isinstance(kept["is_last"], list) else found[0]} | kept
+        found = self.model.find_candidates(model_inputs, threshold)
+        batched = isinstance(kept["is_last"], list)
+        borders = kept.pop("borders") if batched else [kept.pop("borders")]
+        candidates = [[in_words(e, places) for e in entities] for entities, places in zip(found, borders, strict=True)]
+        return {"candidates": candidates if batched else candidates[0]} | kept
 
     def postprocess(self, all_outputs: list[dict], nested: bool = False, ignore_labels: Sequence[str] = ()) -> list[dict]:
-        entities = [in_words(entity, window["borders"]) for window in all_outputs for entity in window["entities"]]
+        entities = resolve([entity for window in all_outputs for entity in window["candidates"]], nested)
         last = all_outputs[-1]
-        named = self.model.name_entities(resolve(entities, nested), last["text"], last["offsets"])
+        named = self.model.name_entities(entities, last["text"], last["offsets"])
         return [entity for entity in named if entity["entity_group"] not in ignore_labels]
 
 

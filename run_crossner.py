@@ -90,8 +90,8 @@ class DataArguments:
     target_unlabeled: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Target text, one file or several: .txt with a sentence a line, or a labelled corpus, whose tags only the "
-            "report reads."
+            "help": "Target text, one file or several: .txt of sentences or paragraphs, or a labelled corpus, whose tags only "
+            "the report reads."
         },
     )
     target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})

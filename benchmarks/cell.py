@@ -20,7 +20,8 @@ from analysis import calibration, changes, error_kinds, familiarity, length_name
 from crossner import machine
 
 import run_crossner
-from data_glode import GlodeCollator, TwoStreams, build_features, entity_counts, gold_entities
+from corpora_glode import summarize
+from data_glode import GlodeCollator, TwoStreams, build_features, gold_entities
 from denoising_glode import PseudoLabels
 from run_crossner import InputError, Run
 from trainer_glode import GlodeTrainer
@@ -57,8 +58,8 @@ def main(argv: list[str]) -> None:
         "unreachable": run.metrics["unreachable"],
         "cost": run.metrics["cost"],
         "scores": run.metrics[f"{run.last_stage}_model"],
-        "source_types": entity_counts(run.corpora.source),
-        "target_types": entity_counts(run.corpora.target),
+        "source_types": summarize(run.corpora.source)["entities"],
+        "target_types": summarize(run.corpora.target)["entities"],
         **test_counts(run),
     }
     if run.last_stage == "target":

@@ -14,9 +14,11 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from corpora_glode import SENTENCE
+from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline
+from publishing_glode import copy_code
 
 TINY = {
     "hidden_size": 32,
@@ -56,19 +58,23 @@ def corpus() -> Dataset:
     return Dataset.from_list(rows, features=SENTENCE)
 
 
-@pytest.fixture(scope="session")
-def tokenizer(corpus: Dataset) -> PreTrainedTokenizerFast:
+def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """A small Unigram tokenizer with the outline of XLM-R's."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
-    tokenizer.train_from_iterator([" ".join(words) for words in corpus["words"]], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
     names |= {"unk_token": "<unk>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus: Dataset) -> PreTrainedTokenizerFast:
+    return make_tokenizer([" ".join(words) for words in corpus["words"]])
 
 
 def tiny_encoder_config(kind: str, vocabulary: int):
@@ -78,6 +84,29 @@ def tiny_encoder_config(kind: str, vocabulary: int):
         if "drop" in name and isinstance(getattr(config, name), (int, float)):
             setattr(config, name, 0.0)
     return config
+
+
+def save_random_model(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A model with random weights that finds many entities, with its tokenizer and code."""
+    torch.manual_seed(1)
+    model = GlodeModel(GlodeConfig(tiny_encoder_config("xlm-roberta", len(tokenizer)), max_span_length=3, max_tokens=32))
+    with torch.no_grad():
+        model.classifier.linear.weight.mul_(20)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    copy_code(directory)
+
+
+@pytest.fixture(scope="session")
+def directory(tokenizer, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "glode-tiny"
+    save_random_model(path, tokenizer)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ner(directory) -> GlodePipeline:
+    return GlodePipeline(model=GlodeModel.from_pretrained(directory), tokenizer=AutoTokenizer.from_pretrained(directory))
 
 
 @pytest.fixture(scope="session")

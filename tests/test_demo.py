@@ -83,7 +83,8 @@ def test_sizes(language: str):
     first, second = files_of(language)
     texts = [[" ".join(row["words"]) for row in sentences_of(path)] for path in (first, second)]
     assert len(texts[0]) >= (300 if language == "en" else 150) and len(texts[1]) >= 80
-    assert len(set(texts[0])) == len(texts[0]) and len(set(texts[1])) == len(texts[1])
+    assert len(set(texts[0])) >= 0.98 * len(texts[0])  # sentences of a paragraph recur
+    assert len(set(texts[1])) == len(texts[1])
     assert not set(texts[0]) & set(texts[1])
     parts = frames_of(language)
     frames = [frame for part in parts.values() for frame in part["frames"]]

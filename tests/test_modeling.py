@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from modeling_glode import (
     collate_windows,
     decode,
     encode_words,
+    iter_windows,
     resolve,
     select_spans,
     span_grid,
@@ -379,7 +381,11 @@ def test_a_saved_directory_predicts_the_same_in_a_fresh_process(tokenizer, tmp_p
         ("", []),
         (" \t\n\u3000\u00a0", []),
         ("Anna Berg, 23, lives.", ["Anna", "Berg", ",", "23", ",", "lives", "."]),
-        ("l'Oréal don't e-mail", ["l", "'", "Oréal", "don", "'", "t", "e", "-", "mail"]),
+        ("l'Oréal don't e-mail", ["l", "'", "Oréal", "don", "'", "t", "e-mail"]),
+        (
+            "Jean-Luc -- A- -b 2010-12 x‑y iPhone-手",
+            ["Jean-Luc", "-", "-", "A", "-", "-", "b", "2010-12", "x‑y", "iPhone", "-", "手"],
+        ),
         ("Ore\u0301al n\u0303", ["Ore\u0301al", "n\u0303"]),
         ("snake_case", ["snake_case"]),
         ("我在北京。", ["我", "在", "北", "京", "。"]),
@@ -393,7 +399,18 @@ def test_a_saved_directory_predicts_the_same_in_a_fresh_process(tokenizer, tmp_p
         ("ລາວ ភ្នំ", ["ລ", "າ", "ວ", "ភ្", "នំ"]),
         ("서울특별시에", ["서울특별시에"]),
         ("می\u200cخواهم", ["می\u200cخواهم"]),  # the non-joiner belongs to the word
-        ("ok👍🏽👩\u200d👩\u200d👧❤\ufe0f!", ["ok", "👍", "🏽", "👩\u200d👩\u200d👧", "❤\ufe0f", "!"]),
+        ("ok👍🏽👩\u200d👩\u200d👧❤\ufe0f!", ["ok", "👍🏽", "👩\u200d👩\u200d👧", "❤\ufe0f", "!"]),
+        ("🇩🇪🇫🇷🇮 1️⃣", ["🇩🇪", "🇫🇷", "🇮", "1️⃣"]),
+        ("🏴\U000e0067\U000e0062\U000e007f👩🏽\u200d🚀", ["🏴\U000e0067\U000e0062\U000e007f", "👩🏽\u200d🚀"]),
+        ("Donau\u00addampf", ["Donau\u00addampf"]),
+        ("ـــكـــتاب وبالقاهرة\u061c", ["ـــكـــتاب", "وبالقاهرة"]),
+        ("မြန်မာ", ["မြ", "န်", "မာ"]),
+        (
+            "क्\u200dष https://a-b.org/c_d?e=1",
+            ["क्\u200dष", "https", ":", "/", "/", "a-b", ".", "org", "/", "c_d", "?", "e", "=", "1"],
+        ),
+        ("a\ud800b", ["a", "\ud800", "b"]),
+        ("a" * 2500, ["a" * 1001, "a" * 1001, "a" * 498]),
         ("a\u200bb\ufeffc \u200e", ["a", "b", "c"]),
         ("$5.00%", ["$", "5", ".", "00", "%"]),
         ("\u0301 a", ["\u0301", "a"]),
@@ -609,6 +626,38 @@ def test_units_of_random_texts_tile_the_words(pieces, any_tokenizer):
         assert covered == [list(range(len(words))) for words in sentences]
 
 
+@pytest.mark.parametrize("block", [1, 7, 60])
+def test_a_text_that_is_read_in_blocks_gives_the_same_windows(pieces, any_tokenizer, monkeypatch, block: int):
+    rng = random.Random(block)
+    sentences = [[rng.choice([*WORDS, *ODD, *"在上海北京大学的"]) for _ in range(rng.choice([0, 1, 5, 120]))] for _ in range(12)]
+    for tokenizer in (pieces, any_tokenizer):
+        expected = encode_words(sentences, tokenizer, 20, 3)
+        monkeypatch.setattr("modeling_glode._BLOCK", block)
+        assert encode_words(sentences, tokenizer, 20, 3) == expected
+        monkeypatch.undo()
+
+
+def test_a_long_text_is_read_as_its_windows_are_asked_for(tokenizer):
+    read = []
+
+    def words() -> Iterator[str]:
+        for word in ["Anna", "在"] * 50_000:
+            read.append(word)
+            yield word
+
+    windows = iter_windows([words()], tokenizer, 20, 3)
+    for _ in range(3):
+        next(windows)
+    assert len(read) < 20_000
+
+
+def test_half_characters_and_endless_words_are_read(any_tokenizer):
+    for word in ("\ud800", "a\udc00", "x" * 100_000, "在" * 9000, "e" + "\u0301" * 50_000):
+        rows = window_rows(encode_words([["in", word, *word[:9000], "Rome"]], any_tokenizer, 20, 2))
+        assert sum(row["own_end"] - row["own_start"] for row in rows) > 2
+        assert all(len(row["input_ids"]) <= 20 for row in rows)
+
+
 def test_nothing_to_encode(any_tokenizer):
     for sentences in ([], [[]], [[], []]):
         assert window_rows(encode_words(sentences, any_tokenizer, 12, 2)) == []
@@ -777,7 +826,7 @@ def test_predict_joins_the_windows(predictor: GlodeModel, tokenizer):
         own = [batch.pop(name) for name in ("number_of_words", "own_start", "own_end")]
         logits = predictor(**batch).logits
         for _, b, n, label, score in zip(
-            *(x.tolist() for x in decode(logits, span_grid(*own, len(row["first_token"]), 3))), strict=True
+            *(x.tolist() for x in decode(logits, span_grid(*own, len(row["first_token"]), 3), nested=True)), strict=True
         ):
             found.append((b + row["borders"][0], n, label, score))
     spans = greedy([(score, b, n) for b, n, _, score in found])
@@ -787,6 +836,22 @@ def test_predict_joins_the_windows(predictor: GlodeModel, tokenizer):
     ]
     assert without_scores(predictor.predict(text, tokenizer)) == expected
     assert expected[-1][3] > 0.8 * len(text)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_it_does_not_matter_where_the_windows_fall(tokenizer, nested: bool):
+    """A model that looks at nothing but the span itself finds the same with windows of any size."""
+    text = " ".join(random.Random(4).choices([*WORDS, "in上海", "Karl-Heinz"], k=400))
+    found = []
+    for max_tokens in (128, 61, 40, 33):
+        model = tiny_model(vocabulary=len(tokenizer), max_tokens=max_tokens, max_span_length=2)
+        model.encoder.encoder.layer = nn.ModuleList()
+        nn.init.zeros_(model.encoder.embeddings.position_embeddings.weight)
+        found.append(model.predict(text, tokenizer, nested=nested))
+    assert len(found[0]) > 100
+    for other in found[1:]:
+        assert without_scores(other) == without_scores(found[0])
+        assert [e["score"] for e in other] == pytest.approx([e["score"] for e in found[0]], abs=1e-5)
 
 
 def test_predict_takes_a_text_texts_or_words(predictor: GlodeModel, tokenizer):

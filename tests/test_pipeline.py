@@ -7,16 +7,13 @@ import shutil
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-import torch
-from conftest import tiny_encoder_config
 from transformers import AutoTokenizer
 
 from handler import EndpointHandler
-from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline, InputError, resolve
-from publishing_glode import copy_code, make_portable
+from modeling_glode import GlodeModel, GlodePipeline, InputError, resolve
+from publishing_glode import make_portable
 
 TEXTS = [
     "Anna Berg lives in New York .",
@@ -26,25 +23,6 @@ TEXTS = [
     "Rome " * 150,
     "在北京",
 ]
-
-
-@pytest.fixture(scope="module")
-def directory(tokenizer, tmp_path_factory) -> Path:
-    """A model with random weights that finds many entities, saved with its tokenizer and code."""
-    path = tmp_path_factory.mktemp("model") / "glode-tiny"
-    torch.manual_seed(1)
-    model = GlodeModel(GlodeConfig(tiny_encoder_config("xlm-roberta", len(tokenizer)), max_span_length=3, max_tokens=32))
-    with torch.no_grad():
-        model.classifier.linear.weight.mul_(20)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    copy_code(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def ner(directory) -> GlodePipeline:
-    return GlodePipeline(model=GlodeModel.from_pretrained(directory), tokenizer=AutoTokenizer.from_pretrained(directory))
 
 
 def bare(entities: list[dict]) -> list[tuple]:
