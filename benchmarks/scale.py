@@ -4,8 +4,7 @@ For 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L
 process of its own, with synthetic vectors in place of the encoder and everything else as in training: the corpus in Arrow, the
 Trainer's sampler and collator, pseudo labels in their file, a datastore that is full at every size. Measured are some steps of
 an epoch, a refresh after a filled reservoir (thresholds, datastore, the report over all labels), the order of an epoch, a
-checkpoint and its reading. Beside the median of the steps stands their fastest tenth, which other work on the machine
-disturbs less.
+checkpoint and its reading.
 
 Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it was before the corpus was opened: what the process
 itself holds. RssFile beside it are pages of the corpus and of the labels' file, which the kernel drops when it needs the room.
@@ -198,9 +197,7 @@ def one_size(options: argparse.Namespace) -> dict:
             denoiser.step(projection, **spans, step=2000 + number, beta=0.9)
             step.append(time.perf_counter() - begun)
             data.append(fetched - start)
-    with meter.measure("datastore"):
-        denoiser.begin_epoch(2)
-    with meter.measure("report"):
+    with meter.measure("refresh"):
         refresh(2)
     trainer.create_optimizer_and_scheduler(100)
     with meter.measure("save"):
@@ -209,12 +206,9 @@ def one_size(options: argparse.Namespace) -> dict:
         trainer._load_optimizer_and_scheduler(str(directory))
     return {
         "seconds_step": statistics.median(step[5:]),
-        "seconds_step_fastest_tenth": statistics.quantiles(step[5:], n=10)[0],
         "seconds_batch": statistics.median(data[5:]),
-        "seconds_batch_fastest_tenth": statistics.quantiles(data[5:], n=10)[0],
         "seconds_epoch_order": meter.figures["epoch order"],
-        "seconds_refresh": meter.figures["datastore"] + meter.figures["report"],
-        "seconds_refresh_report": meter.figures["report"],
+        "seconds_refresh": meter.figures["refresh"],
         "seconds_save": meter.figures["save"],
         "seconds_load": meter.figures["load"],
         "mb_anonymous": {"before the corpus": meter.start} | meter.peaks,
@@ -263,10 +257,7 @@ def plot(figures: dict[str, dict], path: Path) -> None:
             "of the process itself": peaks,
             "corpus, labels (on disk)": [r["mb_disk_corpus"] + r["mb_disk_labels"] for r in rows],
         },
-        "seconds a step (fastest tenth)": {
-            "denoising": [r["seconds_step_fastest_tenth"] for r in rows],
-            "batch": [r["seconds_batch_fastest_tenth"] for r in rows],
-        },
+        "seconds a step": {"denoising": [r["seconds_step"] for r in rows], "batch": [r["seconds_batch"] for r in rows]},
         "seconds an epoch": {"refresh": [r["seconds_refresh"] for r in rows], "checkpoint": [r["seconds_save"] for r in rows]},
     }
     figure, axes = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
@@ -274,10 +265,8 @@ def plot(figures: dict[str, dict], path: Path) -> None:
         for (name, values), (mark, dash) in zip(lines.items(), (("o", "-"), ("s", "--")), strict=True):
             axis.plot(sizes, values, color="black", marker=mark, linestyle=dash, markerfacecolor="white", label=name)
         axis.set(title=title, xscale="log", xlabel="unlabelled sentences", xticks=sizes)
-        if "step" in title:
-            axis.set_ylim(bottom=0)
-        else:
-            axis.set_yscale("log")
+        axis.set_yscale("linear" if title == "seconds a step" else "log")
+        axis.set_ylim(bottom=0 if title == "seconds a step" else None)
         axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -49,7 +49,6 @@ def main(backbone: str, output: str, batch: str, source: str, target: str, label
         disable_tqdm=True,
         center_vectors=True,
         datastore_outside_share=0.5,
-        datastore_size=400,
     )
     Path(output).mkdir(exist_ok=True)
     labels = PseudoLabels(words, length, len(LABELS), file=Path(output, "labels") if labels_in == "mapped" else None)
