@@ -500,9 +500,12 @@ class GlodeTrainer(Trainer):
         as soon as all processes have it open, so that nothing is left of it, whatever ends the run."""
         words = numbers(windows, "own_end") - numbers(windows, "own_start")
         length, types, file = self.model.config.max_span_length, self.model.config.num_labels, None
-        if 4 * int(words.sum()) * length * types > self.args.pseudo_labels_in_memory * 2**20:
+        megabytes = 4 * int(words.sum()) * length * types / 2**20
+        if megabytes > self.args.pseudo_labels_in_memory:
             file = Path(self.args.output_dir, f"_pseudo_labels-{platform.node()}.float16")
             file.parent.mkdir(parents=True, exist_ok=True)
+            if self.args.should_log:
+                logger.warning(f"Pseudo labels of {megabytes:,.0f} MB lie in a file in {file.parent}, in half precision.")
         labels = PseudoLabels(words, length, types, self.args.device, file)
         self.accelerator.wait_for_everyone()
         if file is not None:

@@ -1,6 +1,6 @@
 """One of several processes that train a target model on a slice of the demo, in double precision: started by test_processes.py.
 
-torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES [CHECKPOINT]"""
+torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES memory|mapped [CHECKPOINT]"""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from trainer_glode import GlodeTrainer, GlodeTrainingArguments  # noqa: E402
 LABELS = ["O", "LOC", "NEVER", "ORG", "PER"]  # a type without an entity
 
 
-def main(backbone: str, output: str, batch: str, source: str, target: str, checkpoint: str | None = None) -> None:
+def main(backbone: str, output: str, batch: str, source: str, target: str, labels_in: str, checkpoint: str | None = None) -> None:
     tokenizer, length = AutoTokenizer.from_pretrained(backbone), 3
     corpora = [load_corpus(str(ROOT / "demo" / name), True) for name in ("en/train.iob2", "de/test.iob2", "en/dev.iob2")]
     corpora = [corpus.select(range(int(number))) for corpus, number in zip(corpora, (source, target, 20), strict=True)]
@@ -35,10 +35,6 @@ def main(backbone: str, output: str, batch: str, source: str, target: str, check
     )
     model = GlodeModel.from_encoder(backbone, config).double()
     words = [end - start for start, end in zip(windows[1]["own_start"], windows[1]["own_end"], strict=True)]
-    labels = PseudoLabels(words, length, len(LABELS))
-    noise = torch.randn(labels.probabilities.shape, generator=torch.Generator().manual_seed(0))
-    labels.probabilities = (noise + F.one_hot(torch.tensor(0), len(LABELS))).softmax(-1)
-    before = labels.probabilities.clone()
     arguments = GlodeTrainingArguments(
         output_dir=output,
         learning_rate=1e-3,
@@ -55,6 +51,12 @@ def main(backbone: str, output: str, batch: str, source: str, target: str, check
         center_vectors=True,
         datastore_outside_share=0.5,
     )
+    Path(output).mkdir(exist_ok=True)
+    labels = PseudoLabels(words, length, len(LABELS), file=Path(output, "labels") if labels_in == "mapped" else None)
+    noise = torch.randn(labels.probabilities.shape, generator=torch.Generator().manual_seed(0))
+    labels.probabilities.copy_((noise + F.one_hot(torch.tensor(0), len(LABELS))).softmax(-1))
+    arguments.distributed_state.wait_for_everyone()
+    before = labels.probabilities.clone()
     trainer = GlodeTrainer(
         model,
         arguments,

@@ -17,11 +17,20 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
-def train(backbone: Path, output: Path, processes: int, batch: int, source: int, target: int, *checkpoint: Path) -> list[dict]:
+def train(
+    backbone: Path,
+    output: Path,
+    processes: int,
+    batch: int,
+    source: int,
+    target: int,
+    *checkpoint: Path,
+    labels: str = "memory",
+) -> dict:
     """The denoising state at the end, as each rank has it; the same on all ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29531"]
     command += [str(ROOT / "tests" / "process_worker.py"), str(backbone), str(output), str(batch // processes)]
-    command += [str(source), str(target), *map(str, checkpoint)]
+    command += [str(source), str(target), labels, *map(str, checkpoint)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -54,6 +63,15 @@ def test_one_two_and_three_processes_agree(backbone, tmp_path):
     for processes in (1, 3):
         resumed = train(backbone, tmp_path / f"resumed{processes}", processes, 12, 50, 40, checkpoint)
         assert_near(states[2], resumed)
+
+
+def test_processes_share_the_file_of_pseudo_labels(backbone, tmp_path):
+    """Two processes over one file: as in memory, to half precision."""
+    mapped, in_memory = (train(backbone, tmp_path / where, 2, 6, 13, 11, labels=where) for where in ("mapped", "memory"))
+    labels = [state["pseudo_labels.probabilities"] for state in (mapped, in_memory)]
+    assert [tensor.dtype for tensor in labels] == [torch.float16, torch.float32]
+    assert (labels[0].float() - labels[1]).abs().max() < 2**-12 / 0.05
+    assert torch.equal(mapped["pseudo_labels.refined_in"], in_memory["pseudo_labels.refined_in"])
 
 
 def test_fewer_sentences_than_processes(backbone, tmp_path):

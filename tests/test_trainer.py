@@ -58,15 +58,15 @@ def unlabeled(corpus: Dataset, tokenizer) -> Dataset:
     return build_features(corpus, tokenizer, 64, 3)
 
 
-def soft_labels(windows: Dataset, gold: Dataset, confidence: float = 0.9) -> PseudoLabels:
+def soft_labels(windows: Dataset, gold: Dataset, confidence: float = 0.9, file: Path | None = None) -> PseudoLabels:
     """Gold labels as soft labels; what is left of the probability goes to the other types."""
-    labels = PseudoLabels(np.array(windows["own_end"]) - np.array(windows["own_start"]), 3, len(LABELS))
+    labels = PseudoLabels(np.array(windows["own_end"]) - np.array(windows["own_start"]), 3, len(LABELS), file=file)
     rest = (1 - confidence) / (len(LABELS) - 1)
     hard = torch.zeros(labels.probabilities.shape[:2], dtype=torch.long)
     for row, entities in enumerate(gold_entities(gold)):
         for begin, length, name in entities:
             hard[labels.offsets[row] + begin, length - 1] = LABELS.index(name)
-    labels.probabilities = F.one_hot(hard, len(LABELS)).float() * (confidence - rest) + rest
+    labels.probabilities.copy_(F.one_hot(hard, len(LABELS)).float() * (confidence - rest) + rest)
     return labels
 
 
@@ -197,19 +197,21 @@ def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, 
     torch.testing.assert_close(stored[mask], expected[mask], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop", [5, 8, 10])
-def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop):
-    """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch."""
+@pytest.mark.parametrize(("stop", "mapped"), [(5, False), (8, False), (10, False), (10, True)])
+def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped):
+    """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch; with
+    a datastore that is full, and pseudo labels in memory and in a file."""
 
     def train(name: str, resume: str | None = None) -> GlodeTrainer:
         options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
+        options |= {"datastore_size": 60}
         trainer = GlodeTrainer(
             fresh_model(backbone),
             arguments(tmp_path / name, **options),
             tokenizer,
             source=windows,
             target=unlabeled,
-            pseudo_labels=soft_labels(unlabeled, corpus),
+            pseudo_labels=soft_labels(unlabeled, corpus, file=tmp_path / f"{name}.labels" if mapped else None),
         )
         trainer.train(resume_from_checkpoint=resume)
         return trainer
@@ -224,6 +226,19 @@ def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corp
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     saved = load_file(tmp_path / "whole" / f"checkpoint-{stop}" / DENOISING_STATE)
     assert saved["pseudo_labels.probabilities"].shape == whole.denoiser.pseudo_labels.probabilities.shape
+    assert saved["pseudo_labels.probabilities"].dtype == (torch.float16 if mapped else torch.float32)
+    assert len(whole.denoiser.datastore) == 60
+
+
+def test_large_pseudo_labels_go_to_a_file_that_leaves_nothing(backbone, tokenizer, windows, unlabeled, tmp_path):
+    found = []
+    for limit in (1024, 0):
+        options = arguments(tmp_path / "out", pseudo_labels_in_memory=limit)
+        trainer = GlodeTrainer(fresh_model(backbone), options, tokenizer, source=windows)
+        found.append(trainer.assign_pseudo_labels(unlabeled).probabilities)
+    assert [labels.dtype for labels in found] == [torch.float32, torch.float16]
+    assert torch.equal(found[0].half(), found[1])
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("reduction", ["span", "sentence"])
