@@ -824,8 +824,9 @@ class Run:
         """The results as a table on the terminal and as metrics.json."""
         if not self.main:
             return
-        path = self.output / "metrics.json"
-        path.write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False), encoding="utf-8")
+        path, partial = self.output / "metrics.json", self.output / ".metrics.json"
+        partial.write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False), encoding="utf-8")
+        partial.replace(path)
         table = Table(title=f"entity scores, {self.data.source_lang} -> {self.data.target_lang}")
         for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
             table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
