@@ -62,7 +62,7 @@ class NeighbourConsistency(Denoiser):
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         consistency = similarity.gather(1, types[:, None]).squeeze(1)
-        self.weights = consistency_weight(consistency, thresholds[types])
+        self.weights = consistency_weight(consistency, thresholds.gather(1, types[:, None]).squeeze(1))
         return torch.zeros_like(similarity)
 
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:

@@ -166,43 +166,50 @@ class Centers:
     learns fast, they can be compared only without. The mean over types, because the mean over spans is nearly that of "O",
     which leaves "O" without a direction. (Language means: Libovický et al., Findings of EMNLP 2020.)
 
-    `sums` is [source and target, types, D + 1], decayed sums of vectors and counts.
+    `sums` is [languages, types, D + 1], decayed sums of vectors and counts.
     """
 
-    def __init__(self, types: int, size: int, decay: float = 0.9, device: torch.device | str = "cpu"):
-        self.sums = torch.zeros(2, types, size + 1, device=device)
+    def __init__(self, languages: int, types: int, size: int, decay: float = 0.9, device: torch.device | str = "cpu"):
+        self.sums = torch.zeros(languages, types, size + 1, device=device)
         self.decay = decay
 
-    def update(self, *batch: tuple[Tensor, Tensor, Tensor], gather: Gather = alone) -> None:
-        """Take in the source's and the target's spans: vectors [spans, D], types [spans], valid bool [spans]."""
-        new = []
-        for vectors, types, valid in batch:
-            member = (F.one_hot(types.clamp(min=0), self.sums.shape[1]) * valid[:, None]).to(vectors.dtype)
-            new.append(torch.cat([member.T @ vectors, member.sum(0)[:, None]], dim=1))
-        self.sums = self.decay * self.sums + gather(torch.stack(new)).sum(0)
+    def update(self, vectors: Tensor, types: Tensor, language: Tensor, valid: Tensor, gather: Gather = alone) -> None:
+        """Take in the rows of a batch.
 
-    def subtract(self, vectors: Tensor, language: int) -> Tensor:
-        """Unit vectors [..., D] without their language's center (0 source, 1 target), unit vectors again."""
-        sums, counts = self.sums[language, :, :-1], self.sums[language, :, -1:]
+        Args:
+            vectors: [rows, words, length, D].
+            types: [rows, words, length].
+            language: [rows], indices into `sums`.
+            valid: bool [rows, words, length]; other spans are passed over.
+        """
+        member = (F.one_hot(types.clamp(min=0), self.sums.shape[1]) * valid[..., None]).to(vectors.dtype).flatten(1, 2)
+        of_rows = torch.cat([member.mT @ vectors.flatten(1, 2), member.sum(1)[..., None]], dim=2)
+        new = F.one_hot(language, len(self.sums)).T.to(of_rows.dtype) @ of_rows.flatten(1)
+        self.sums = self.decay * self.sums + gather(new.view_as(self.sums)).sum(0)
+
+    def subtract(self, vectors: Tensor, language: Tensor) -> Tensor:
+        """Unit vectors [rows, words, length, D] without the center of their row's language [rows], unit vectors again."""
+        sums, counts = self.sums[..., :-1], self.sums[..., -1:]
         seen = counts > 0
-        center = torch.where(seen, sums / torch.where(seen, counts, 1), 0).sum(0) / seen.sum().clamp(min=1)
-        return F.normalize(vectors - center.to(vectors.dtype), dim=-1)
+        centers = torch.where(seen, sums / torch.where(seen, counts, 1), 0).sum(1) / seen.sum(1).clamp(min=1)
+        return F.normalize(vectors - centers.to(vectors.dtype)[language, None, None], dim=-1)
 
 
 class Thresholds:
-    """Per type, the mean similarity of the spans whose pseudo label it is, gathered over an epoch (eq. 8).
+    """Per target language and type, the mean similarity of the spans whose pseudo label it is, gathered over an epoch (eq. 8).
 
-    `values` is [types]; infinite for a type of which no span has been seen.
+    `values` is [languages, types]; infinite for a type of which no span has been seen.
     """
 
-    def __init__(self, types: int, device: torch.device | str = "cpu"):
-        self.values = torch.full((types,), torch.inf, dtype=torch.float64, device=device)
-        self.sums = torch.zeros(2, types, dtype=torch.float64, device=device)  # similarities, spans
+    def __init__(self, types: int, languages: int = 1, device: torch.device | str = "cpu"):
+        self.values = torch.full((languages, types), torch.inf, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(2, languages, types, dtype=torch.float64, device=device)  # similarities, spans
 
-    def add(self, similarity: Tensor, types: Tensor, valid: Tensor) -> None:
-        """similarity [spans, types], types [spans], valid bool [spans]."""
-        member = F.one_hot(types, len(self.values)) * valid[:, None]
-        self.sums += torch.stack([(similarity * member).sum(0, dtype=torch.float64), member.sum(0)])
+    def add(self, similarity: Tensor, types: Tensor, language: Tensor) -> None:
+        """similarity [spans, types], types [spans], language [spans]."""
+        member = F.one_hot(language * self.values.shape[1] + types, self.values.numel())
+        mine = similarity.gather(1, types[:, None])
+        self.sums += torch.stack([(mine * member).sum(0, dtype=torch.float64), member.sum(0)]).view_as(self.sums)
 
     def set(self, gather: Gather = alone) -> None:
         """Take the means over all processes; a type without a span keeps its threshold."""
@@ -419,7 +426,7 @@ def directions(similarity: Tensor, thresholds: Tensor, multiple: bool = True) ->
 
     Args:
         similarity: [..., types].
-        thresholds: [types].
+        thresholds: [..., types].
         multiple: False takes the most similar type alone.
     Returns:
         [..., types], ones and zeros.
@@ -450,6 +457,7 @@ class Denoiser:
         local_threshold_scale: factor on the local thresholds.
         normalize_directions: give the global and the local direction equal weight before they are added.
         center: compare vectors without their language's center.
+        languages: the target language of each window, from 0; one for all by default. Thresholds and centers are of a language.
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
     """
@@ -470,15 +478,19 @@ class Denoiser:
         capacity: int = 200_000,
         exact_size: int = 20_000,
         seed: int = 0,
+        languages: Sequence[int] | None = None,
         gather: Gather = alone,
         rank: int = 0,
     ):
         device, types = pseudo_labels.offsets.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
-        self.centers = Centers(types, size, device=device) if center else None
+        windows = len(pseudo_labels.refined_in)
+        self.languages = torch.as_tensor(languages if languages is not None else [0] * windows, device=device)
+        number = 1 + int(self.languages.max())
+        self.centers = Centers(1 + number, types, size, device=device) if center else None
         self.prototypes = Prototypes(types, size, decay, device)
         self.datastore = Datastore(types, size, neighbors, neighbor_share, outside_share, capacity, exact_size, seed, device)
-        self.thresholds = {"global": Thresholds(types, device), "local": Thresholds(types, device)}
+        self.thresholds = {side: Thresholds(types, number, device) for side in ("global", "local")}
         self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
         self.multiple = directions == "multiple"
         self.local_threshold_scale, self.normalize_directions = local_threshold_scale, normalize_directions
@@ -511,20 +523,22 @@ class Denoiser:
         source, target = window < 0, window >= 0
         cells = torch.arange(span_mask[0].numel(), device=window.device).view(span_mask.shape[1:])
         keys = window[:, None, None] * 2**20 + cells - own_start[:, None, None] * span_mask.shape[2]
+        language = torch.where(target, 1 + self.languages[window.clamp(min=0)], 0)  # 0 is the source
         window, own_start, valid = window[target], own_start[target], span_mask[target]
         soft = self.pseudo_labels.read(window, own_start, span_mask.shape[1])
         if not self.sides:
             return soft
-        vectors, valid_flat = projection[target].flatten(0, 2), valid.flatten()
-        pseudo = soft.argmax(-1).flatten()
-        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
+        types = labels.masked_scatter(target[:, None, None], soft.argmax(-1))
         if self.centers is not None:
-            self.centers.update(gold, (vectors, pseudo, valid_flat), gather=self.gather)
-            vectors, gold = self.centered(vectors, 1), (self.centered(gold[0], 0), *gold[1:])
+            self.centers.update(projection, types, language, span_mask, self.gather)
+            projection = self.centered(projection, language)
+        vectors, pseudo, valid_flat = projection[target].flatten(0, 2), types[target].flatten(), valid.flatten()
+        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
         self.prototypes.update(*gold, self.gather)
         self.prototypes.update(vectors, pseudo, valid_flat, self.gather)
 
         queries, types = vectors[valid_flat], pseudo[valid_flat]
+        language = (language[target] - 1)[:, None, None].expand_as(valid)[valid]
         towards = torch.zeros(len(types), soft.shape[-1], dtype=soft.dtype, device=soft.device)
         for side in self.sides:
             if side == "global":
@@ -533,8 +547,8 @@ class Denoiser:
                 similarity, scale = self.datastore.similarity(queries), self.local_threshold_scale
                 if not len(self.datastore):
                     continue
-            self.thresholds[side].add(similarity, types, torch.ones_like(types, dtype=torch.bool))
-            side_towards = self.choose_directions(similarity, scale * self.thresholds[side].values, types)
+            self.thresholds[side].add(similarity, types, language)
+            side_towards = self.choose_directions(similarity, scale * self.thresholds[side].values[language], types)
             if self.normalize_directions:
                 side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
             towards += side_towards
@@ -550,7 +564,8 @@ class Denoiser:
         return soft
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
-        """Where spans with the pseudo labels `types` [spans] move: similarity [spans, types] -> [spans, types] (eq. 8)."""
+        """Where spans with the pseudo labels `types` [spans] move: similarity and thresholds [spans, types] -> [spans, types]
+        (eq. 8)."""
         return directions(similarity, thresholds, self.multiple)
 
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
@@ -558,8 +573,8 @@ class Denoiser:
         are. A baseline hardens them, or scales a span's by the weight that it has in the loss."""
         return soft
 
-    def centered(self, vectors: Tensor, language: int) -> Tensor:
-        """The span vectors [..., D] of a language (0 source, 1 target) as they are compared."""
+    def centered(self, vectors: Tensor, language: Tensor) -> Tensor:
+        """Span vectors [rows, words, length, D] as they are compared; language [rows], 0 for the source, then the targets."""
         return vectors if self.centers is None else self.centers.subtract(vectors, language)
 
     def begin_epoch(self, epoch: int) -> None:

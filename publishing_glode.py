@@ -97,7 +97,7 @@ def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard
             for name in ("f1", "precision", "recall")
         ]
     data = ModelCardData(
-        language=list(dict.fromkeys([facts["target_lang"], facts["source_lang"]])),
+        language=list(dict.fromkeys(facts["languages"])),
         license=facts["license"],
         library_name="transformers",
         pipeline_tag="token-classification",

@@ -13,6 +13,7 @@ them, are read for reports only.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -73,7 +74,11 @@ UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
 class DataArguments:
     """What is read."""
 
-    target_lang: str = field(metadata={"help": "Language without labels, such as zh; the configuration of a Hub data set."})
+    target_lang: str = field(
+        metadata={
+            "help": "Language without labels, such as zh; the configuration of a Hub data set. Several make one model: de,es,nl."
+        }
+    )
     source_lang: str = field(default="en", metadata={"help": "Language with labels."})
     source_train: str | None = field(
         default=None,
@@ -91,10 +96,13 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Target text, one file or several: .txt of sentences or paragraphs, or a labelled corpus, whose tags only "
-            "the report reads."
+            "the report reads. With several target languages: de=FILE es=FILE."
         },
     )
-    target_test: str | None = field(default=None, metadata={"help": "Labelled target test set, for the report."})
+    target_test: list[str] | None = field(
+        default=None,
+        metadata={"help": "Labelled target test set, for the report. With several target languages: de=FILE es=FILE."},
+    )
     label_map: str | None = field(
         default=None,
         metadata={"help": "Renames, merges and drops types of all corpora: FIRST=PER,LAST=PER,MISC=O."},
@@ -112,7 +120,14 @@ class DataArguments:
         metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
     )
     max_source_samples: int | None = field(default=None, metadata={"help": "Use only the first source training sentences."})
-    max_target_samples: int | None = field(default=None, metadata={"help": "Use only the first target training sentences."})
+    max_target_samples: int | None = field(
+        default=None, metadata={"help": "Use only the first target training sentences of each language."}
+    )
+
+    @property
+    def target_languages(self) -> list[str]:
+        """The languages of `target_lang`."""
+        return list(dict.fromkeys(name.strip() for name in self.target_lang.split(",") if name.strip()))
 
 
 @dataclass
@@ -171,13 +186,26 @@ class RunArguments:
 
 @dataclass
 class Corpora:
-    """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only."""
+    """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only.
+
+    Several target languages lie one after the other in `target` and `target_test`; `rows` has the sentences of each.
+    """
 
     source: Dataset
     dev: Dataset
     source_test: Dataset | None
     target: Dataset
     target_test: Dataset | None
+    rows: dict[str, dict[str, range]]
+
+    def present(self) -> dict[str, Dataset]:
+        """The corpora that there are, by name."""
+        named = {name: getattr(self, name) for name in ("source", "dev", "source_test", "target", "target_test")}
+        return {name: corpus for name, corpus in named.items() if corpus is not None}
+
+    def by_language(self, name: str) -> dict[str, range]:
+        """The sentences of each target language in a corpus, empty where there are not several languages."""
+        return self.rows.get(name, {}) if len(self.rows["target"]) > 1 else {}
 
 
 def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
@@ -255,14 +283,18 @@ def load_corpora(arguments: DataArguments) -> Corpora:
     Raises:
         InputError: something is missing, broken, or not enough for a run.
     """
-    data = dataclasses.replace(arguments)
+    data, languages = dataclasses.replace(arguments), arguments.target_languages
+    if not languages:
+        raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
     if data.dataset_name:
-        source, target = (load_hub_corpus(data.dataset_name, language) for language in (data.source_lang, data.target_lang))
-        for corpus, language in ((source, data.source_lang), (target, data.target_lang)):
+        source = load_hub_corpus(data.dataset_name, data.source_lang)
+        targets = {language: load_hub_corpus(data.dataset_name, language) for language in languages}
+        for language, corpus in {data.source_lang: source, **targets}.items():
             if "train" not in corpus:
                 raise InputError(f"data set {data.dataset_name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
-        dev = source.get("validation")
-        corpora = Corpora(source["train"], dev, source.get("test"), target["train"], target.get("test"))
+        source, dev, source_test = source["train"], source.get("validation"), source.get("test")
+        target = {language: corpus["train"] for language, corpus in targets.items()}
+        target_test = {language: corpus["test"] for language, corpus in targets.items() if "test" in corpus}
     else:
         if not data.source_train and not data.target_unlabeled:
             _use_demo(data)
@@ -272,17 +304,27 @@ def load_corpora(arguments: DataArguments) -> Corpora:
                     f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none of them "
                     "for the demo."
                 )
-        paths = (data.source_train, data.source_dev, data.source_test, data.target_test)
         text = (data.encoding, data.encoding_errors)
-        source, dev, source_test, target_test = (load_corpus(path, True, *text) if path else None for path in paths)
-        target = concatenate_datasets([load_corpus(path, False, *text) for path in data.target_unlabeled])
-        corpora = Corpora(source, dev, source_test, target, target_test)
+        paths = (data.source_train, data.source_dev, data.source_test)
+        source, dev, source_test = (load_corpus(path, True, *text) if path else None for path in paths)
+        target, target_test = (
+            {
+                language: concatenate_datasets([load_corpus(path, labelled, *text) for path in files])
+                for language, files in files_by_language(name, getattr(data, name), languages).items()
+            }
+            for name, labelled in (("target_unlabeled", False), ("target_test", True))
+        )
+        if missing := [language for language in languages if language not in target]:
+            raise InputError(f"--target_unlabeled has no text in {missing[0]!r}. Give --target_unlabeled {missing[0]}=FILE too.")
+    if data.max_source_samples:
+        source = source.select(range(min(data.max_source_samples, len(source))))
+    if data.max_target_samples:
+        target = {name: part.select(range(min(data.max_target_samples, len(part)))) for name, part in target.items()}
+    rows = {"target": rows_of(target), "target_test": rows_of(target_test)}
+    joined = (concatenate_datasets(list(parts.values())) if parts else None for parts in (target, target_test))
+    corpora = Corpora(source, dev, source_test, *joined, rows)
     if data.label_map:
         _map_labels(corpora, data.label_map)
-    if data.max_source_samples:
-        corpora.source = corpora.source.select(range(min(data.max_source_samples, len(corpora.source))))
-    if data.max_target_samples:
-        corpora.target = corpora.target.select(range(min(data.max_target_samples, len(corpora.target))))
     if corpora.dev is None:
         if len(corpora.source) < 2:
             raise InputError(
@@ -294,20 +336,46 @@ def load_corpora(arguments: DataArguments) -> Corpora:
     return corpora
 
 
+def files_by_language(option: str, values: list[str] | None, languages: list[str]) -> dict[str, list[str]]:
+    """The files of each target language, in the languages' order: FILE, or LANGUAGE=FILE.
+
+    Raises:
+        InputError: it does not say of several languages which one a file is in.
+    """
+    files = {}
+    for value in values or []:
+        language, equals, path = value.partition("=")
+        if equals and language in languages:
+            files.setdefault(language, []).append(path)
+        elif len(languages) == 1:
+            files.setdefault(languages[0], []).append(value)
+        else:
+            raise InputError(f"--{option} {value}: in which of {', '.join(languages)}? Give {languages[0]}={value}, for example.")
+    return {language: files[language] for language in languages if language in files}
+
+
+def rows_of(parts: dict[str, Dataset]) -> dict[str, range]:
+    """Where each part lies when they are joined in order."""
+    ends = list(itertools.accumulate(map(len, parts.values()), initial=0))
+    return {name: range(*bounds) for name, bounds in zip(parts, itertools.pairwise(ends), strict=True)}
+
+
 def _use_demo(data: DataArguments) -> None:
     for name in ("source_dev", "source_test", "target_test"):
         if getattr(data, name):
             raise InputError(
                 f"--{name} is given without a corpus to train on. Give --source_train and --target_unlabeled as well."
             )
-    if data.target_lang not in demo_languages():
+    if missing := [language for language in data.target_languages if language not in demo_languages()]:
         raise InputError(
-            f"the demo corpus has no text in {data.target_lang!r}; it has {', '.join(demo_languages())}. For other languages "
+            f"the demo corpus has no text in {missing[0]!r}; it has {', '.join(demo_languages())}. For other languages "
             "give --source_train and --target_unlabeled, or --dataset_name."
         )
-    source, target = DEMO_DIRECTORY / "en", DEMO_DIRECTORY / data.target_lang
-    data.source_train, data.source_dev = str(source / "train.iob2"), str(source / "dev.iob2")
-    data.target_unlabeled, data.target_test = [str(target / "unlabeled.txt")], str(target / "test.iob2")
+    data.source_train, data.source_dev = (str(DEMO_DIRECTORY / "en" / f"{part}.iob2") for part in ("train", "dev"))
+    data.target_unlabeled, data.target_test = (
+        [f"{language}={DEMO_DIRECTORY / language / name}" for language in data.target_languages]
+        for name in ("unlabeled.txt", "test.iob2")
+    )
 
 
 def _map_labels(corpora: Corpora, text: str) -> None:
@@ -320,7 +388,7 @@ def _map_labels(corpora: Corpora, text: str) -> None:
     if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
         raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
     mapping = {old.strip(): new.strip() for old, new in pairs}
-    given = {name: corpus for name, corpus in vars(corpora).items() if corpus is not None}
+    given = corpora.present()
     known = set().union(*map(types_of, given.values()))
     if unknown := sorted(set(mapping) - known):
         raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
@@ -471,13 +539,16 @@ class Run:
 
     def _summarize(self) -> dict[str, dict]:
         """What each corpus holds, see `summarize`, also as a table; `repeated` counts the sentences that training has seen."""
-        corpora = {name: corpus for name, corpus in vars(self.corpora).items() if corpus is not None}
+        corpora = {}
+        for name, corpus in self.corpora.present().items():
+            parts = {f"{name} {language}": corpus.select(rows) for language, rows in self.corpora.by_language(name).items()}
+            corpora |= parts or {name: corpus}
         summaries = {name: summarize(corpus) for name, corpus in corpora.items()}
         table = Table(box=None, caption="longest: sentence / entity, in words; seen: sentences that are in the training text too")
         for column in ("corpus", "format", "sentences", "words", "longest", "seen", "entities"):
             table.add_column(column, justify="left" if column in ("corpus", "format", "entities") else "right")
         for name, summary in summaries.items():
-            if train := {"dev": "source", "source_test": "source", "target_test": "target"}.get(name):
+            if train := self._training_set_of(name):
                 summary["repeated"] = count_repeated(corpora[name], corpora[train])
             longest = f"{summary['longest_sentence']} / {summary['longest_entity']}"
             numbers = map(str, (summary["sentences"], summary["words"], longest, summary.get("repeated", "")))
@@ -489,10 +560,18 @@ class Run:
                 console.print(f"[bold]noted[/]     {name}: {count} {note}")
         return summaries
 
+    @staticmethod
+    def _training_set_of(name: str) -> str | None:
+        """The corpus that a test or development set, such as "target_test de", must not repeat."""
+        name, *language = name.split()
+        train = {"dev": "source", "source_test": "source", "target_test": "target"}.get(name)
+        return train and " ".join([train, *language])
+
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)
         # A piece of a script without spaces is shorter than a word of the source.
-        return max(length, 8) if self.data.target_lang.split("-")[0] in UNSPACED_LANGUAGES else length
+        unspaced = any(language.split("-")[0] in UNSPACED_LANGUAGES for language in self.data.target_languages)
+        return max(length, 8) if unspaced else length
 
     def _say_length(self) -> None:
         self.unreachable = shares = {"source": unreachable_share(self.corpora.source, self.source, self.length)}
@@ -531,6 +610,7 @@ class Run:
             dev_references=gold_entities(self.corpora.dev),
             pseudo_labels=pseudo_labels,
             target_references=references,
+            languages=self.corpora.by_language("target"),
         )
 
     def fresh_model(self) -> GlodeModel:
@@ -641,7 +721,7 @@ class Run:
         for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
             if corpus is not None:
                 found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
-                scores[name] = self._score(corpus, self._features(corpus), found)
+                scores |= self._score(name, corpus, self._features(corpus), found)
 
     def _train(self, trainer: GlodeTrainer, stage: str) -> None:
         """Train a stage, from its newest checkpoint where the run is resumed.
@@ -712,11 +792,13 @@ class Run:
 
     def _card_facts(self, directory: Path) -> dict:
         data, training = self.data, self.training
+        names, languages = self._part_names(), data.target_languages
         repository = self.repository or training.hub_model_id
-        examples = self.run.widget_examples or EXAMPLES.get(data.target_lang.split("-")[0], EXAMPLES["en"])
+        known = [EXAMPLES[language.split("-")[0]] for language in languages if language.split("-")[0] in EXAMPLES]
+        examples = self.run.widget_examples or [text for pair in zip(*known or [EXAMPLES["en"]], strict=True) for text in pair]
         scores = self.metrics.get(f"{self.last_stage}_model", {})
-        names = {"test": f"{data.target_lang} test", "dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"}
         test = scores.get("test", {}).get("strict")
+        text = files_by_language("target_unlabeled", data.target_unlabeled, languages)
         embedded = self.model_arguments.model_name_or_path == DEMO_BACKBONE
         backbone = "intfloat/multilingual-e5-small" if embedded else self.model_arguments.model_name_or_path
         public = "/" in backbone and not Path(backbone).exists()
@@ -731,11 +813,12 @@ class Run:
             "datasets": [data.dataset_name] if data.dataset_name else None,
             "labels": self.labels[1:],
             "source_lang": data.source_lang,
-            "target_lang": data.target_lang,
+            "target_lang": ", ".join(languages),
+            "languages": [*languages, data.source_lang],
             "source_name": "the GLoDe demo corpus" if demo else data.dataset_name or Path(data.source_train).name,
             "target_name": "the GLoDe demo corpus"
             if demo
-            else data.dataset_name or ", ".join(Path(path).name for path in data.target_unlabeled),
+            else data.dataset_name or ", ".join(Path(path).name for path in itertools.chain(*text.values())),
             "source_sentences": len(self.corpora.source),
             "target_sentences": len(self.corpora.target),
             "examples": examples,
@@ -804,21 +887,36 @@ class Run:
     # ---------------------------------------------------------------------------------------------------------- reports
 
     def _scores(self, trainer: GlodeTrainer) -> dict:
-        """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}."""
+        """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}; with several
+        target languages also "test_de" and so on."""
         corpora = {"dev": self.corpora.dev, "source_test": self.corpora.source_test, "test": self.corpora.target_test}
         scores = {}
         for name, corpus in corpora.items():
             if corpus is not None:
                 windows = self._features(corpus)
                 found = self.predictions[name] = trainer.predict_entities(windows, len(corpus))
-                scores[name] = self._score(corpus, windows, found)
+                scores |= self._score(name, corpus, windows, found)
         return scores
 
-    def _score(self, corpus: Dataset, windows: Dataset, found: list) -> dict:
-        """Both protocols' scores, on the types that the corpus has."""
+    def _score(self, name: str, corpus: Dataset, windows: Dataset, found: list) -> dict[str, dict]:
+        """Both protocols' scores, on the types that the corpus has; of each target language too, where there are several."""
         gold, reachable = gold_entities(corpus), reachable_entities(corpus, windows, self.length)
-        found = of_known_types(gold, found)
-        return {"strict": entity_scores(gold, found), "paper": entity_scores(reachable, found)}
+        parts = {name: slice(None)}
+        if name == "test":
+            rows = self.corpora.by_language("target_test").items()
+            parts |= {f"test_{language}": slice(part.start, part.stop) for language, part in rows}
+        scores = {}
+        for part, at in parts.items():
+            kept = of_known_types(gold[at], found[at])
+            scores[part] = {"strict": entity_scores(gold[at], kept), "paper": entity_scores(reachable[at], kept)}
+        return scores
+
+    def _part_names(self) -> dict[str, str]:
+        """How the corpora that are scored are called in tables."""
+        data = self.data
+        languages = {f"test_{language}": f"{language} test" for language in data.target_languages}
+        test = {"test": f"{' + '.join(data.target_languages)} test"}
+        return {"dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"} | test | languages
 
     def report(self) -> None:
         """The results as a table on the terminal and as metrics.json."""
@@ -830,11 +928,7 @@ class Run:
         table = Table(title=f"entity scores, {self.data.source_lang} -> {self.data.target_lang}")
         for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
             table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
-        names = {
-            "dev": f"{self.data.source_lang} dev",
-            "source_test": f"{self.data.source_lang} test",
-            "test": f"{self.data.target_lang} test",
-        }
+        names = self._part_names()
         for model in ("source_model", "target_model", "token_classifier"):
             for corpus, scores in self.metrics.get(model, {}).items():
                 strict = scores["strict"]
@@ -844,11 +938,14 @@ class Run:
         history = self.metrics.get("pseudo_labels", [])
         if history:
             table = Table(title="pseudo labels by epoch")
-            for column in ("epoch", "mean confidence", *history[0]["spans"], *(["F1"] if "f1" in history[0] else [])):
+            of_languages = ["language"] if "languages" in history[0] else []
+            f1 = ["F1"] if "f1" in history[0] else []
+            for column in ("epoch", *of_languages, "mean confidence", *history[0]["spans"], *f1):
                 table.add_column(column, justify="right")
             for entry in history:
-                f1 = [f"{entry['f1']:.1f}"] if "f1" in entry else []
-                table.add_row(str(entry["epoch"]), f"{entry['confidence']:.4f}", *map(str, entry["spans"].values()), *f1)
+                for language, report in {"all": entry, **entry.get("languages", {})}.items():
+                    cells = [str(entry["epoch"]), *([language] if of_languages else []), f"{report['confidence']:.4f}"]
+                    table.add_row(*cells, *map(str, report["spans"].values()), *([f"{report['f1']:.1f}"] if f1 else []))
             console.print(table)
         costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in self.metrics["cost"].items())
         console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in self.metrics['cost'].values())} MB")

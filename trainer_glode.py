@@ -212,15 +212,21 @@ class DenoisingCallback(TrainerCallback):
         self.trainer, self.references = trainer, references
         self.history: list[dict] = []
 
+    def _prefixes(self) -> dict[str | None, str]:
+        """What the names of a language's log lines begin with; None stands for all languages together."""
+        return {None: "pseudo_labels_"} | {name: f"pseudo_labels_{name}_" for name in self.trainer.languages}
+
     def on_train_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """A resumed run finds the history of the epochs before in the Trainer's log."""
-        names = list(self.trainer.model.config.id2label.values())
         for logs in state.log_history:
             if "pseudo_labels_confidence" in logs:
-                entry = {"epoch": round(logs["epoch"]), "confidence": logs["pseudo_labels_confidence"]}
-                entry["spans"] = {name: logs[f"pseudo_labels_spans_{name}"] for name in names}
-                scores = {name: logs.get(f"pseudo_labels_{name}") for name in ("precision", "recall", "f1")}
-                self.history.append(entry | {name: value for name, value in scores.items() if value is not None})
+                reports = {language: self._from_logs(logs, prefix) for language, prefix in self._prefixes().items()}
+                self.history.append({"epoch": round(logs["epoch"])} | _joined(reports))
+
+    def _from_logs(self, logs: dict[str, float], prefix: str) -> dict:
+        names = self.trainer.model.config.id2label.values()
+        report = {name: logs[prefix + name] for name in ("confidence", "precision", "recall", "f1") if prefix + name in logs}
+        return report | {"spans": {name: logs[f"{prefix}spans_{name}"] for name in names}}
 
     def on_epoch_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         epoch = int(state.epoch or 0)
@@ -235,13 +241,21 @@ class DenoisingCallback(TrainerCallback):
             return
         self.trainer.denoiser.begin_epoch(epoch)
         if not any(entry["epoch"] == epoch for entry in self.history):
-            entry = {"epoch": epoch} | self.trainer.pseudo_label_report(self.references)
-            self.history.append(entry)
-            logs = {f"pseudo_labels_{name}": value for name, value in entry.items() if isinstance(value, float)}
-            logs |= {f"pseudo_labels_spans_{name}": number for name, number in entry["spans"].items()}
+            reports = self.trainer.pseudo_label_reports(self.references)
+            self.history.append({"epoch": epoch} | _joined(reports))
             store = self.trainer.denoiser.datastore
-            logs |= {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
+            logs = {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
+            for language, prefix in self._prefixes().items():
+                report = dict(reports[language])
+                logs |= {f"{prefix}spans_{name}": number for name, number in report.pop("spans").items()}
+                logs |= {prefix + name: value for name, value in report.items()}
             self.trainer.log(logs)
+
+
+def _joined(reports: dict[str | None, dict]) -> dict:
+    """The report of all languages (None), with those of the single ones, if there are several, as `languages`."""
+    single = {language: report for language, report in reports.items() if language is not None}
+    return reports[None] | ({"languages": single} if single else {})
 
 
 class InterruptCallback(TrainerCallback):
@@ -282,6 +296,7 @@ class GlodeTrainer(Trainer):
         dev_references: their gold entities, one list of (first word, length, type) a sentence.
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
+        languages: where the target text is of several languages, the sentences of each, one language after the other.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -298,6 +313,7 @@ class GlodeTrainer(Trainer):
         dev_references: Sequence | None = None,
         pseudo_labels: PseudoLabels | None = None,
         target_references: Sequence | None = None,
+        languages: dict[str, range] | None = None,
         **kwargs,
     ):
         length = model.config.max_span_length
@@ -325,7 +341,7 @@ class GlodeTrainer(Trainer):
             compute_metrics=self._dev_scores if dev is not None else None,
             **kwargs,
         )
-        self.denoiser = None
+        self.denoiser, self.languages = None, languages or {}
         if pseudo_labels is not None:
             options = {"confidence_threshold": args.confidence_threshold} if args.denoising == "confidence" else {}
             self.denoiser = BASELINES.get(args.denoising, Denoiser)(
@@ -343,6 +359,7 @@ class GlodeTrainer(Trainer):
                 capacity=args.datastore_size,
                 exact_size=args.datastore_exact_size,
                 seed=args.seed,
+                languages=self._languages_of(target),
                 gather=self._gather,
                 rank=self.accelerator.process_index,
                 **options,
@@ -362,6 +379,11 @@ class GlodeTrainer(Trainer):
         self.interrupt = InterruptCallback()
         self.add_callback(self.interrupt)
         self._components: dict[str, list[Tensor]] = defaultdict(list)
+
+    def _languages_of(self, windows: Dataset) -> np.ndarray:
+        """The language of each target window, from 0. [windows]"""
+        ends = [sentences.stop for sentences in self.languages.values()]
+        return np.searchsorted(ends[:-1], numbers(windows, "sentence"), side="right")
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """[...] -> [processes, ...], by rank."""
@@ -401,7 +423,7 @@ class GlodeTrainer(Trainer):
             wanted = self.denoiser.loss_targets(soft, is_span[rows:])
             losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, wanted), is_span[rows:], self.mean_spans[1])
             if self.args.train_projection:
-                vectors = self.denoiser.centered(outputs.projection[:rows], 0)
+                vectors = self.denoiser.centered(outputs.projection[:rows], torch.zeros_like(spans["window"][:rows]))
                 similarity = self.denoiser.prototypes.similarity(vectors) / 0.1
                 losses["projection_loss"] = self._reduce(
                     nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0]
@@ -517,19 +539,33 @@ class GlodeTrainer(Trainer):
         found = (entities_by_word(soft.log(), span_mask).numpy(force=True) for soft, span_mask in self._pseudo_batches())
         return merge_windows(found, self.train_dataset.target, sentences, self.model.config.id2label)
 
-    def pseudo_label_report(self, references: Sequence | None) -> dict:
-        """Share of spans per type, mean confidence, and F1 where the target text has gold entities."""
-        counts, confidence = 0, 0.0
+    def pseudo_label_reports(self, references: Sequence | None) -> dict[str | None, dict]:
+        """Spans per type, mean confidence, and F1 where the target text has gold entities: of all target text (None) and, where
+        there are several, of each language."""
+        names, types = self.model.config.id2label, self.model.config.num_labels
+        number = max(len(self.languages), 1)
+        totals, at = torch.zeros(number, types + 1, dtype=torch.float64), 0  # spans per type, confidence
         for soft, span_mask in self._pseudo_batches():
-            score, label = soft[span_mask].max(-1)
-            counts += F.one_hot(label, soft.shape[-1]).sum(0)
-            confidence += score.sum(dtype=torch.float64)
-        names = self.model.config.id2label
-        report = {"confidence": float(confidence / counts.sum()), "spans": {names[i]: n for i, n in enumerate(counts.tolist())}}
-        if references is not None:
-            scores = entity_scores(references, of_known_types(references, self.pseudo_entities(len(references))))
-            report |= {name: scores[name] for name in ("precision", "recall", "f1")}
-        return report
+            score, label = soft.max(-1)
+            language = self.denoiser.languages[at : at + len(soft)]
+            at += len(soft)
+            spans = (F.one_hot(label, types) * span_mask[..., None]).sum((1, 2))
+            of_windows = torch.cat([spans, (score * span_mask).sum((1, 2), dtype=torch.float64)[:, None]], dim=1)
+            totals += (F.one_hot(language, number).T.double() @ of_windows).cpu()
+        found = self.pseudo_entities(len(references)) if references is not None else None
+
+        def report(rows: slice, sentences: range | None) -> dict:
+            *spans, confidence = totals[rows].sum(0).tolist()
+            report = {"confidence": confidence / sum(spans)}
+            if references is not None:
+                part = slice(sentences.start, sentences.stop) if sentences is not None else slice(None)
+                gold = references[part]
+                scores = entity_scores(gold, of_known_types(gold, found[part]))
+                report |= {name: scores[name] for name in ("precision", "recall", "f1")}
+            return report | {"spans": {names[i]: int(n) for i, n in enumerate(spans)}}
+
+        reports = {None: report(slice(None), None)}
+        return reports | {name: report(slice(i, i + 1), part) for i, (name, part) in enumerate(self.languages.items())}
 
     def _pseudo_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The pseudo labels [rows, words, length, types] and the grid [rows, words, length] of all target windows, in order."""

@@ -73,7 +73,7 @@ def test_contproto_takes_the_nearest_prototype_within_its_margin(seed):
     margins = [rng.uniform(-0.2, 0.9) for _ in range(TYPES)]
     chosen = denoiser("contproto")
     assert isinstance(chosen, NearestPrototype) and chosen.sides == ("global",)
-    towards = chosen.choose_directions(torch.tensor(similarity), torch.tensor(margins), torch.zeros(50, dtype=torch.long))
+    towards = chosen.choose_directions(torch.tensor(similarity), torch.tensor([margins] * 50), torch.zeros(50, dtype=torch.long))
     for row, found in zip(similarity, towards.tolist(), strict=True):
         nearest = row.index(max(row))
         expected = [0.0] * TYPES

@@ -137,8 +137,9 @@ class Reference:
         self.decay, self.neighbors, self.scale = options["decay"], options["neighbors"], options["local_threshold_scale"]
         self.normalize = options["normalize_directions"]
         self.prototypes = [[0.0] * size for _ in range(types)]
-        self.thresholds = {side: [math.inf] * types for side in sides}
-        self.seen = {side: [[] for _ in range(types)] for side in sides}
+        self.languages = options["languages"]
+        self.thresholds = {side: [[math.inf] * types for _ in set(self.languages)] for side in sides}
+        self.seen = {side: [[[] for _ in range(types)] for _ in set(self.languages)] for side in sides}
         self.stored, self.collected = [], []
 
     def step(self, source: list[tuple[Vector, int]], target: list[tuple[tuple, Vector]], beta: float | None) -> None:
@@ -154,8 +155,9 @@ class Reference:
                     if not self.stored:
                         continue
                     similarity, scale = neighbour_shares(vector, self.stored, self.neighbors, self.types), self.scale
-                self.seen[side][label].append(similarity[label])
-                thresholds = [scale * t for t in self.thresholds[side]]
+                language = self.languages[span[0]]
+                self.seen[side][language][label].append(similarity[label])
+                thresholds = [scale * t for t in self.thresholds[side][language]]
                 for s, t in zip(similarity, thresholds, strict=True):
                     assert abs(s - t) > 1e-9 or s == t == 0, "choose another seed"
                 chosen = chosen_directions(similarity, thresholds)
@@ -167,10 +169,11 @@ class Reference:
 
     def begin_epoch(self) -> None:
         for side in self.sides:
-            for c, values in enumerate(self.seen[side]):
-                if values:
-                    self.thresholds[side][c] = sum(values) / len(values)
-            self.seen[side] = [[] for _ in range(self.types)]
+            for seen, thresholds in zip(self.seen[side], self.thresholds[side], strict=True):
+                for c, values in enumerate(seen):
+                    if values:
+                        thresholds[c] = sum(values) / len(values)
+                    seen[c] = []
         self.stored, self.collected = self.collected, []
 
 
@@ -278,9 +281,9 @@ def test_eq_2_masks_are_a_function_of_seed_and_indices(tokenizer, corpus):
 # ------------------------------------------------------------------------------------------------------- eq. 6, 7: prototypes
 
 
-def random_batch(rng: random.Random, types: int, size: int, most: int = 30) -> tuple[list[Vector], list[int], list[bool]]:
+def random_batch(rng: random.Random, types: int, size: int, number: int | None = None) -> tuple:
     """Spans, of which some are not valid (type -100 or not); type 1 has none, where there are three types or more."""
-    number = rng.randint(0, most)
+    number = rng.randint(0, 30) if number is None else number
     labels = [rng.choice([c for c in range(types) if types < 3 or c != 1]) for _ in range(number)]
     valid = [rng.random() < 0.7 for _ in range(number)]
     labels = [c if ok or rng.random() < 0.5 else -100 for c, ok in zip(labels, valid, strict=True)]
@@ -334,34 +337,38 @@ def test_eq_6_over_processes_is_one_after_the_other_by_rank(seed: int):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_center_of_a_language_is_the_mean_of_its_types_decayed_means(seed: int):
     rng = random.Random(seed)
-    types, size = 4, 5
-    centers = Centers(types, size, decay=0.8)
-    sums = [[[0.0] * size for _ in range(types)] for _ in range(2)]
-    counts = [[0.0] * types for _ in range(2)]
+    languages, types, size = 3, 4, 5
+    centers = Centers(languages, types, size, decay=0.8)
+    sums = [[[0.0] * size for _ in range(types)] for _ in range(languages)]
+    counts = [[0.0] * types for _ in range(languages)]
     for _ in range(3):
-        batches = [random_batch(rng, types, size) for _ in range(2)]
-        centers.update(*(tensors_of(batch, size) for batch in batches))
-        for language, batch in enumerate(batches):
+        rows = [(rng.randrange(languages), random_batch(rng, types, size, number=6)) for _ in range(rng.randint(1, 5))]
+        grids = [tensors_of(batch, size) for _, batch in rows]
+        vectors, labels, valid = (torch.stack(parts)[:, :, None] for parts in zip(*grids, strict=True))
+        centers.update(vectors, labels, torch.tensor([language for language, _ in rows]), valid)
+        for language in range(languages):
             for c in range(types):
-                kept = [vector for vector, label in valid_spans(batch) if label == c]
+                kept = [vector for of, batch in rows if of == language for vector, label in valid_spans(batch) if label == c]
                 counts[language][c] = 0.8 * counts[language][c] + len(kept)
                 sums[language][c] = [0.8 * old + sum(v[i] for v in kept) for i, old in enumerate(sums[language][c])]
-    for language in range(2):
-        query = random_unit(rng, size)
+    queries = [random_unit(rng, size) for _ in range(languages)]
+    found = centers.subtract(double(queries)[:, None, None], torch.arange(languages))[:, 0, 0]
+    for language, query in enumerate(queries):
         means = [[x / n for x in total] for total, n in zip(sums[language], counts[language], strict=True) if n > 0]
         center = [sum(mean[i] for mean in means) / max(len(means), 1) for i in range(size)]
-        assert_near(centers.subtract(double([query]), language), [unit([q - m for q, m in zip(query, center, strict=True)])])
+        assert_near(found[language], unit([q - m for q, m in zip(query, center, strict=True)]))
 
 
 def test_centers_make_a_common_drift_vanish():
     """All vectors of a language move by the same; what is compared stays."""
     rng = random.Random(0)
-    vectors, types = double([random_unit(rng, 8) for _ in range(50)]), torch.tensor([rng.randrange(3) for _ in range(50)])
-    seen, valid = [], torch.ones(50, dtype=torch.bool)
+    vectors = double([random_unit(rng, 8) for _ in range(100)]).view(2, 50, 1, 8)
+    types = torch.tensor([rng.randrange(3) for _ in range(100)]).view(2, 50, 1)
+    seen, languages = [], torch.tensor([0, 1])
     for drift in (0.0, 3.0):
-        centers = Centers(3, 8)
-        centers.update((vectors, types, valid), (vectors + drift, types, valid))
-        seen.append(centers.subtract(vectors + drift, 1))
+        centers, moved = Centers(2, 3, 8), vectors + drift * languages[:, None, None, None]
+        centers.update(moved, types, languages, torch.ones_like(types, dtype=torch.bool))
+        seen.append(centers.subtract(moved, languages))
     assert_near(seen[1], seen[0].tolist())
 
 
@@ -383,37 +390,39 @@ def test_eq_7_similarity(seed: int):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_eq_8_thresholds(seed: int):
     rng = random.Random(seed)
-    types = rng.randint(3, 6)
-    thresholds, expected = Thresholds(types), [math.inf] * types
+    types, languages = rng.randint(3, 6), rng.randint(1, 3)
+    thresholds, expected = Thresholds(types, languages), [[math.inf] * types for _ in range(languages)]
     for epoch in range(3):
-        seen = [[] for _ in range(types)]
+        seen = [[[] for _ in range(types)] for _ in range(languages)]
         # Type 1 never occurs; the last type occurs in the first epoch alone and keeps its threshold.
         present = [0, *range(2, types - (epoch > 0))]
         for _ in range(3):
             number = rng.randint(0, 20)
             similarity = [[rng.uniform(-1, 1) for _ in range(types)] for _ in range(number)]
-            labels, valid = [rng.choice(present) for _ in range(number)], [rng.random() < 0.8 for _ in range(number)]
+            labels, language = [rng.choice(present) for _ in range(number)], [rng.randrange(languages) for _ in range(number)]
             thresholds.add(
                 double(similarity).reshape(-1, types),
                 torch.tensor(labels, dtype=torch.long),
-                torch.tensor(valid, dtype=torch.bool),
+                torch.tensor(language, dtype=torch.long),
             )
-            for sims, label, ok in zip(similarity, labels, valid, strict=True):
-                if ok:
-                    seen[label].append(sims[label])
+            for sims, label, of in zip(similarity, labels, language, strict=True):
+                seen[of][label].append(sims[label])
         thresholds.set()
-        expected = [sum(values) / len(values) if values else old for values, old in zip(seen, expected, strict=True)]
-        assert math.isinf(expected[1])
+        expected = [
+            [sum(values) / len(values) if values else old for values, old in zip(*rows, strict=True)]
+            for rows in zip(seen, expected, strict=True)
+        ]
+        assert all(math.isinf(row[1]) for row in expected)
         assert_near(thresholds.values, expected)
         assert not thresholds.sums.any()
 
 
 def test_eq_8_thresholds_hold_during_the_epoch():
     thresholds = Thresholds(2)
-    thresholds.add(double([[0.25, 0.5]]), torch.tensor([1]), torch.tensor([True]))
-    assert thresholds.values.tolist() == [math.inf, math.inf]
+    thresholds.add(double([[0.25, 0.5]]), torch.tensor([1]), torch.tensor([0]))
+    assert thresholds.values.tolist() == [[math.inf, math.inf]]
     thresholds.set()
-    assert thresholds.values.tolist() == [math.inf, 0.5]
+    assert thresholds.values.tolist() == [[math.inf, 0.5]]
 
 
 def test_eq_8_thresholds_over_processes_are_those_of_all_spans():
@@ -421,12 +430,12 @@ def test_eq_8_thresholds_over_processes_are_those_of_all_spans():
     world, processes, seen = World(2), [Thresholds(3), Thresholds(3)], [[], [], []]
     for rank, number in enumerate((7, 3)):
         similarity, labels = [[rng.random() for _ in range(3)] for _ in range(number)], [rng.randrange(2) for _ in range(number)]
-        processes[rank].add(double(similarity), torch.tensor(labels), torch.ones(number, dtype=torch.bool))
+        processes[rank].add(double(similarity), torch.tensor(labels), torch.zeros(number, dtype=torch.long))
         for sims, label in zip(similarity, labels, strict=True):
             seen[label].append(sims[label])
     world.run(*(lambda rank=rank: processes[rank].set(world.gather(rank)) for rank in range(2)))
     for thresholds in processes:
-        assert_near(thresholds.values, [sum(seen[0]) / len(seen[0]), sum(seen[1]) / len(seen[1]), math.inf])
+        assert_near(thresholds.values[0], [sum(seen[0]) / len(seen[0]), sum(seen[1]) / len(seen[1]), math.inf])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -880,7 +889,8 @@ def assert_state_near(denoiser: Denoiser, reference: Reference, material: Materi
 @pytest.mark.parametrize("seed", range(5))
 def test_the_denoiser_equals_the_reference(seed: int, normalize: bool, denoising: str):
     material = Material(seed)
-    options = OPTIONS | {"normalize_directions": normalize}
+    languages = [w % (1 + seed % 2) for w in range(6)]
+    options = OPTIONS | {"normalize_directions": normalize, "languages": languages}
     denoiser = Denoiser(material.labels(), SIZE, denoising, **options)
     reference = Reference(dict(material.soft), TYPES, SIZE, denoiser.sides, **options)
     before, number = dict(reference.soft), 0
