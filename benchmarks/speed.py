@@ -37,6 +37,7 @@ from crossner import machine  # noqa: E402
 from sequential import SequentialStep  # noqa: E402
 
 import run_crossner  # noqa: E402
+from corpora_glode import SENTENCE  # noqa: E402
 from data_glode import build_features  # noqa: E402
 from denoising_glode import PseudoLabels  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
@@ -109,7 +110,7 @@ def joined(corpus: Dataset, number: int, types: int) -> Dataset:
             row["types"] += [f"T{next(count) % (types - 1) + 1}" for _ in sentence["types"]]
             row["words"] += sentence["words"]
         rows.append(row)
-    return Dataset.from_list(rows, features=corpus.features)
+    return Dataset.from_list(rows, features=SENTENCE)
 
 
 def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, seed: int) -> GlodeTrainer:
