@@ -625,9 +625,13 @@ class Run:
         watch = Stopwatch()
         if directory := self.run.source_model or self._finished("source_model"):
             try:
-                model = GlodeModel.from_pretrained(directory)
-            except OSError as error:
+                model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+            except (OSError, ValueError) as error:
                 raise InputError(f"--source_model {directory}: {str(error).splitlines()[0]}") from error
+            if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+                raise InputError(
+                    f"--source_model {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
+                )
             found = (model.config.max_span_length, list(model.config.id2label.values()))
             if found != (self.length, self.labels):
                 raise InputError(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import make_tokenizer
 from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
@@ -328,6 +329,12 @@ def test_a_source_model_of_other_types(command: Command, source_model):
 def test_a_source_model_of_another_span_length(command: Command, source_model):
     message = command.error(source_model=source_model(["LOC", "PER"], 5), stage="target")
     assert "--max_span_length 5" in message
+
+
+def test_a_source_model_of_another_vocabulary(command: Command, source_model):
+    directory = source_model(["LOC", "PER"], 1)
+    make_tokenizer(["Otto sails to Bergen", "a quick brown fox"]).save_pretrained(directory)
+    assert f"--source_model {directory} has another vocabulary" in command.error(source_model=directory, stage="target")
 
 
 def test_the_right_source_model_is_taken(command: Command, source_model):
