@@ -168,8 +168,9 @@ def costs(results: Results) -> str:
         return f"{NONE}\n"
     dates = sorted({cell["date"] for cell in cells})
     machines = sorted({json.dumps({k: v for k, v in c["machine"].items() if k != "date"}, sort_keys=True) for c in cells})
-    hours = sum(cell["seconds"] for cell in cells) / 3600
-    lines = [f"{len(cells)} of {len(results.suite.cells())} cells, {hours:.1f} hours, {dates[0]} to {dates[-1]}, on:\n"]
+    clock, cpu = (sum(cell[name] for cell in cells) / 3600 for name in ("seconds", "cpu_seconds"))
+    cost = f"{cpu:.1f} hours of one core ({clock:.1f} on the clock, beside other work)"
+    lines = [f"{len(cells)} of {len(results.suite.cells())} cells, {cost}, {dates[0]} to {dates[-1]}, on:\n"]
     lines += ["- " + ", ".join(f"{k} {v}" for k, v in json.loads(m).items() if v is not None) for m in machines]
     if extra := sorted({" ".join(cell["extra_arguments"]) for cell in cells} - {""}):
         lines.append(f"\nwith the further arguments {', '.join(f'`{part}`' for part in extra)}")

@@ -13,6 +13,7 @@ source model share its pseudo labels. Arguments that are not the study's own go 
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -103,13 +104,13 @@ class Study:
             arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "run").mkdir(parents=True)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), cpu_seconds()
         if self.launch([str(directory / "result.json"), *arguments, *self.extra], directory / "log.txt") != 0:
             return self.fail(cell, f"see {directory / 'log.txt'}")
-        seconds = round(time.perf_counter() - started, 1)
+        seconds, cpu = round(time.perf_counter() - started, 1), round(cpu_seconds() - cpu, 1)
         if cell not in self.seconds:  # a source model whose labels were lost is trained again, but its result stands
             content = {"suite": self.suite.name, "pair": cell.pair, "variant": cell.variant, "seed": cell.seed}
-            content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds}
+            content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds, "cpu_seconds": cpu}
             content |= json.loads((directory / "result.json").read_text(encoding="utf-8"))
             write_result(cell.file(self.results), content)
             self.seconds[cell] = seconds
@@ -147,6 +148,12 @@ class Study:
         else:
             files |= {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
         return languages | files
+
+
+def cpu_seconds() -> float:
+    """What the cells that have ended cost: their seconds on the clock also hold what else the machine did."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_result(path: Path, content: dict) -> None:
