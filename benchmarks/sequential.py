@@ -44,10 +44,11 @@ class SequentialStep:
         self.model, self.tokenizer, self.soft, self.types, self.neighbors = model, tokenizer, soft, types, neighbors
         self.mlm_probability, self.mlm_weight, self.beta, self.decay = mlm_probability, mlm_weight, beta, prototype_decay
         self.length, self.number_of_types = model.config.max_span_length, model.config.num_labels
-        self.prototypes = F.normalize(torch.randn(self.number_of_types, model.config.projection_size), dim=-1)
-        self.thresholds = torch.full((2, self.number_of_types), 0.5)
+        self.device = model.device
+        self.prototypes = F.normalize(torch.randn(self.number_of_types, model.config.projection_size, device=self.device), dim=-1)
+        self.thresholds = torch.full((2, self.number_of_types), 0.5, device=self.device)
         self.index = faiss.IndexFlatIP(model.config.projection_size)
-        self.index.add(np.ascontiguousarray(stored.numpy()))
+        self.index.add(np.ascontiguousarray(stored.numpy(force=True)))
 
     def loss(self, source: Sequence[dict], target: Sequence[dict]) -> Tensor:
         """L_src + L_tgt + w L_mlm of some source and as many target windows."""
@@ -70,17 +71,21 @@ class SequentialStep:
         return loss + self.mlm_weight * self._mlm_loss(target)
 
     def _gold(self, row: dict) -> Tensor:
-        labels = torch.zeros(len(row["first_token"]), self.length, dtype=torch.long)
+        labels = torch.zeros(len(row["first_token"]), self.length, dtype=torch.long, device=self.device)
         for begin, length, label in zip(row["begins"], row["lengths"], row["types"], strict=True):
             labels[begin, length - 1] = label
         return labels
 
+    def _collate(self, rows: Sequence[dict]) -> dict[str, Tensor]:
+        batch = collate_windows(rows, self.tokenizer.pad_token_id)
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
     def _spans(self, rows: Sequence[dict]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [rows, words, length, types] and unit vectors [rows, words, length, D], concatenated first, and the grid."""
-        model, batch = self.model, collate_windows(rows, self.tokenizer.pad_token_id)
+        model, batch = self.model, self._collate(rows)
         hidden = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         hidden = model.dropout(F.layer_norm(hidden, hidden.shape[-1:]))
-        each = torch.arange(len(rows))[:, None]
+        each = torch.arange(len(rows), device=self.device)[:, None]
         first, last = hidden[each, batch["first_token"]], hidden[each, batch["last_token"]]
         words, shapes = first.shape[1], model.shape_embedding(batch["word_shapes"])
         columns = []
@@ -101,7 +106,8 @@ class SequentialStep:
             self.prototypes[label] = F.normalize(self.decay * self.prototypes[label] + (1 - self.decay) * vector, dim=0)
 
     def _refined(self, soft: Tensor, vectors: Tensor) -> Tensor:
-        near = self.types[torch.from_numpy(self.index.search(vectors.numpy(), self.neighbors)[1])]
+        found = torch.from_numpy(self.index.search(vectors.float().numpy(force=True), self.neighbors)[1])
+        near = self.types[found.to(self.types.device)]
         local = F.one_hot(near, self.number_of_types).float().mean(1)
         directions = torch.zeros_like(soft)
         for similarity, threshold in zip((vectors @ self.prototypes.T, local), self.thresholds, strict=True):
@@ -113,20 +119,20 @@ class SequentialStep:
 
     def _without_overlaps(self, soft: Tensor, valid: Tensor) -> Tensor:
         score, label = soft.max(-1)
-        taken = torch.zeros(len(soft), dtype=torch.bool)
+        taken = torch.zeros(len(soft), dtype=torch.bool, device=self.device)
         soft = soft.clone()
         for begin, length in sorted((valid & (label > 0)).nonzero().tolist(), key=lambda at: -score[at[0], at[1]]):
             if taken[begin : begin + length + 1].any():
-                soft[begin, length] = F.one_hot(torch.tensor(0), self.number_of_types)
+                soft[begin, length] = F.one_hot(torch.tensor(0, device=self.device), self.number_of_types)
             else:
                 taken[begin : begin + length + 1] = True
         return soft
 
     def _mlm_loss(self, rows: Sequence[dict]) -> Tensor:
-        model, batch = self.model, collate_windows(rows, self.tokenizer.pad_token_id)
+        model, batch = self.model, self._collate(rows)
         ids = batch["input_ids"]
-        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        chosen = ~special & (torch.rand(ids.shape) < self.mlm_probability)
+        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids, device=self.device))
+        chosen = ~special & (torch.rand(ids.shape, device=self.device) < self.mlm_probability)
         inputs = ids.masked_fill(chosen, self.tokenizer.mask_token_id)
         hidden = model.encoder(input_ids=inputs, attention_mask=batch["attention_mask"]).last_hidden_state
         scores = model.mlm_head(hidden[chosen], model.get_input_embeddings().weight.detach())

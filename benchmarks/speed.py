@@ -7,11 +7,14 @@ For each setting, alternating on the same batches of the demo corpus with the de
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
 
 and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Ratios are those of the time spent
-in all repeats; medians stand beside them. Datastores beyond the vectors that the corpora give hold noisy copies of them.
---quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json.
+in all repeats; medians stand beside them, and the memory that a step takes at its peak. Datastores beyond the vectors that the
+corpora give hold noisy copies of them.
+--quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
+tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
 
 import argparse
+import ctypes
 import itertools
 import json
 import os
@@ -34,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
+from scale import Meter  # noqa: E402
 from sequential import SequentialStep  # noqa: E402
 
 import run_crossner  # noqa: E402
@@ -61,13 +65,14 @@ class Setting:
 
 
 BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16))
-SWEEP = (
-    *(Setting(size) for size in (1_000, 50_000, 200_000, 1_000_000)),
-    *(Setting(length=length) for length in (4, 16)),
-    *(Setting(batch=batch) for batch in (8, 32)),
-    *(Setting(types=types) for types in (5, 20)),
-    Setting(joined=4),
-)
+GROWTH = {
+    "datastore": (1_000, 50_000, 200_000, 1_000_000),
+    "length": (4, 8, 16),
+    "batch": (8, 16, 32),
+    "types": (4, 5, 20),
+    "joined": (1, 2, 4),
+}
+SWEEP = tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
 
 
 def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.Run, GlodeModel]:
@@ -158,16 +163,22 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
 
 
 class Timer:
-    """Seconds by name."""
+    """Seconds by name; on a GPU, until the work is done."""
 
     def __init__(self):
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def __call__(self, name: str, work: Callable, *args, **kwargs):
-        start = time.perf_counter()
+        start = self._now()
         result = work(*args, **kwargs)
-        self.seconds[name].append(time.perf_counter() - start)
+        self.seconds[name].append(self._now() - start)
         return result
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def figures(self) -> dict:
         """Totals over all repeats but the first, and the medians."""
@@ -194,21 +205,27 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
         optimizer.zero_grad()
 
     def step(rows: list[dict]) -> None:
-        trainer.compute_loss(model, trainer.data_collator(rows)).backward()
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
+        loss.backward()
         timer("optimizer", update)
 
     def one_by_one(source: list[dict], target: list[dict]) -> None:
-        sequential.loss(source, target).backward()
+        with trainer.compute_loss_context_manager():
+            loss = sequential.loss(source, target)
+        loss.backward()
         update()
 
     def encoder(batch: dict, gradient: torch.Tensor) -> None:
-        hidden = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        hidden.backward(gradient)
+        with trainer.compute_loss_context_manager():
+            hidden = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        hidden.backward(gradient.to(hidden))
         optimizer.zero_grad()
 
     def head(batch: dict, hidden: torch.Tensor) -> None:
         words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
-        logits = model.score_spans(hidden, **words, return_projection=True)["logits"]
+        with trainer.compute_loss_context_manager():
+            logits = model.score_spans(hidden, **words, return_projection=True)["logits"]
         logits.backward(torch.ones_like(logits))
         optimizer.zero_grad()
 
@@ -216,10 +233,10 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
         chosen = [indices[(repeat * size + i) % len(indices)] for i in range(size)]
         rows = trainer.train_dataset.__getitems__(chosen)
         timer("step", step, rows)
-        batch = trainer.data_collator(rows)
+        batch = trainer._prepare_inputs(trainer.data_collator(rows))
         gradient = 1e-3 * torch.randn(*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
         timer("encoder", encoder, batch, gradient)
-        hidden = torch.randn(gradient[: len(batch["window"])].shape, requires_grad=True)
+        hidden = torch.randn(gradient[: len(batch["window"])].shape, device=model.device, requires_grad=True)
         timer("head", head, batch, hidden)
         drawn = torch.randint(len(indices) // 2, (2, size // 2), generator=generator)
         source, target = trainer.train_dataset.source, trainer.train_dataset.target
@@ -228,7 +245,23 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
         timer("sequential", one_by_one, source_rows, target_rows)
     denoiser.step = inner
     store = denoiser.datastore
-    return timer.figures() | {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
+    search = {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
+    return timer.figures() | search | {"tokens": batch["input_ids"].numel(), "peak_mb": peak_memory(step, rows)}
+
+
+def peak_memory(work: Callable, *args) -> float:
+    """MB that some work takes at its peak, above what is held before it."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work(*args)
+        return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier steps have left free would hide this one
+    meter = Meter()
+    with meter.measure("work"):
+        work(*args)
+    return round(meter.peaks["work"], 1)
 
 
 def sequential_step(trainer: GlodeTrainer) -> SequentialStep:

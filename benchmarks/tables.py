@@ -1,0 +1,144 @@
+"""benchmarks/results/README.md and docs/speed.png, from the results files: python benchmarks/tables.py"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from report import NONE, table
+from speed import BARS, GROWTH, ROOT, Setting
+
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = {
+    "datastore": "stored vectors",
+    "length": "L, words",
+    "batch": "batch, sentences",
+    "types": "types",
+    "joined": "sentence length, times",
+}
+
+
+def load(name: str) -> dict | None:
+    """A results file; None where it has not been written."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def where(content: dict) -> str:
+    """The machine and the versions, in a line."""
+    facts = content["machine"]
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None) + ".\n"
+
+
+def by_setting(content: dict) -> dict[Setting, dict]:
+    """The rows of a file of benchmarks/speed.py."""
+    fields = Setting.__dataclass_fields__
+    return {Setting(**{name: row[name] for name in fields}): row for row in content["rows"]}
+
+
+def steps(rows: dict[Setting, dict]) -> str:
+    """Seconds and ratios, a row a setting."""
+    parts = ("step", "encoder", "sequential", "denoiser", "head", "optimizer")
+    ratios = ("step / encoder", "sequential / step", "denoiser / encoder", "head / encoder")
+    header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K"]
+    lines = []
+    for setting, row in rows.items():
+        cells = [f"{row['median'][part]:.3f}" for part in parts] + [f"{row['ratios'][name]:.3f}" for name in ratios]
+        lines.append([str(setting), *cells, f"{row['peak_mb']:.0f}" if "peak_mb" in row else NONE, f"{row['recall']:.3f}"])
+    return table(header, lines)
+
+
+def growth(rows: dict[Setting, dict], name: str) -> tuple[list[int], dict[str, list[float]]]:
+    """Sizes, and the step's seconds, the denoiser's and the memory at each, with all other settings as they are by default."""
+    sizes = [size for size in GROWTH[name] if Setting(**{name: size}) in rows]
+    found = [rows[Setting(**{name: size})] for size in sizes]
+    seconds = {part: [row["median"][part] for row in found] for part in ("step", "encoder", "denoiser", "sequential")}
+    return sizes, seconds | {"memory": [row["peak_mb"] for row in found]}
+
+
+def exponent(sizes: list[int], values: list[float]) -> str:
+    """The slope of log(values) over log(sizes)."""
+    return f"{np.polyfit(np.log(sizes), np.log(values), 1)[0]:.2f}"
+
+
+def exponents(rows: dict[Setting, dict]) -> str:
+    """How the step grows: the exponent of each size."""
+    lines = []
+    for name, title in NAMES.items():
+        sizes, values = growth(rows, name)
+        lines.append([title, ", ".join(f"{size:,}" for size in sizes), *(exponent(sizes, column) for column in values.values())])
+    return table(["", "sizes", "step", "encoder", "denoiser", "sequential step", "memory of a step"], lines)
+
+
+def plot(rows: dict[Setting, dict], path: Path) -> None:
+    """Seconds and MB over each size; lines differ in mark and dash, not in color alone."""
+    figure = Figure(figsize=(15, 5.5), layout="constrained")
+    axes = figure.subplots(2, len(NAMES))
+    styles = {"step": "o-", "encoder": "s--", "denoiser": "^:", "sequential": "x-."}
+    for column, (name, title) in enumerate(NAMES.items()):
+        sizes, values = growth(rows, name)
+        for part, style in styles.items():
+            axes[0, column].plot(sizes, values[part], style, color="black", markerfacecolor="white", label=part)
+        axes[1, column].plot(sizes, values["memory"], "o-", color="black", markerfacecolor="white")
+        for row, label in enumerate(("seconds", "MB at the peak of a step")):
+            axes[row, column].set(xscale="log", yscale="log", xlabel=title, ylabel="" if column else label)
+            axes[row, column].set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes[row, column].minorticks_off()
+    axes[0, 0].legend(fontsize="small")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def reading(content: dict) -> str:
+    """What reading and evaluating cost."""
+    first, again, evaluation = content["first"], content["from the cache"], content["evaluation"]
+    bars = [
+        ["reading, tokenising, labelling, s", f"{sum(first['seconds'].values()):.1f}", "<= 10"],
+        ["memory above the start, MB", f"{first['mb']:.0f}", "<= 300"],
+        ["the same from the cache, s", f"{sum(again['seconds'].values()):.1f}", "<= 2"],
+        ["decoding, share of an evaluation", f"{100 * evaluation['share']:.1f} %", "<= 10 %"],
+    ]
+    title = f"{first['sentences']:,} sentences read, {evaluation['sentences']:,} evaluated. {where(content)}"
+    return f"{title}\n{table(['', 'figure', 'bar'], bars)}"
+
+
+def on_gpu(content: dict | None) -> str:
+    """The rows of benchmarks/gpu.py."""
+    names = ("step / encoder", "sequential / step")
+    rows = [[name, f"{content['ratios'][name]:.3f}" if content else NONE] for name in names]
+    rows.append(["model FLOP utilisation", f"{content['model FLOP utilisation']}" if content else NONE])
+    rows.append(["host synchronisations in a step", f"{sum(content['synchronisations'].values())}" if content else NONE])
+    return (where(content) + "\n" if content else "") + table(["", "XLM-R-large-shaped, bf16"], rows)
+
+
+def main() -> None:
+    parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
+    quick, sweep, data, gpu = (load(name) for name in ("speed-quick", "speed", "data", "gpu"))
+    rows = by_setting(quick) if quick else {}
+    bars = [
+        ["step / encoder, 200,000 stored, L 8", "step / encoder", BARS[0], "<= 1.10"],
+        ["sequential / step, 50,000 stored, L 4", "sequential / step", BARS[1], ">= 2.0"],
+        ["head / encoder, L 16", "head / encoder", BARS[2], "<= 0.05"],
+        ["denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<= 0.05"],
+    ]
+    found = [[name, str(rows[at]["ratios"][ratio]) if rows else NONE, bar] for name, ratio, at, bar in bars]
+    parts += [
+        "## Bars (`python benchmarks/speed.py --quick`)\n",
+        where(quick) if quick else "",
+        table(["", "figure", "bar"], found),
+    ]
+    parts += [steps(rows) if rows else ""]
+    parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
+    if sweep:
+        rows = by_setting(sweep)
+        plot(rows, ROOT / "docs" / "speed.png")
+        parts += [where(sweep), steps(rows), "Exponents, from straight lines through the logarithms:\n", exponents(rows)]
+        parts += ["![Growth](../../docs/speed.png)\n"]
+    else:
+        parts += [f"{NONE}\n"]
+    parts += ["## Reading and evaluating (`python benchmarks/data.py`)\n", reading(data) if data else f"{NONE}\n"]
+    parts += ["## On a GPU (`python benchmarks/gpu.py`)\n", on_gpu(gpu)]
+    (RESULTS / "README.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
