@@ -28,8 +28,8 @@ import torch
 import yaml
 from datasets import Dataset, concatenate_datasets
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
@@ -526,16 +526,13 @@ class Run:
         corpus = "embedded demo" if demo else data.dataset_name or " + ".join([data.source_train, *data.target_unlabeled])
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
-        console.print(f"[bold]corpus[/]    {escape(corpus)}: {sizes}")
-        console.print(f"[bold]backbone[/]  {self.path}")
-        console.print(
-            f"[bold]settings[/]  {self.run.config or 'defaults, which are those of the paper'}; results go to {self.output}"
-        )
+        say("corpus", f"{corpus}: {sizes}")
+        say("backbone", self.path)
+        config = self.run.config or "defaults, which are those of the paper"
+        say("settings", f"{config}; results go to {self.output}")
         if demo:
-            console.print(
-                "[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,"
-            )
-            console.print("          --model_name_or_path for the backbone; --help explains all arguments")
+            say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
+            say("", "--model_name_or_path for the backbone; --help explains all arguments")
 
     def _summarize(self) -> dict[str, dict]:
         """What each corpus holds, see `summarize`, also as a table; `repeated` counts the sentences that training has seen."""
@@ -553,11 +550,11 @@ class Run:
             longest = f"{summary['longest_sentence']} / {summary['longest_entity']}"
             numbers = map(str, (summary["sentences"], summary["words"], longest, summary.get("repeated", "")))
             entities = ", ".join(f"{label} {count}" for label, count in summary["entities"].items())
-            table.add_row(name, escape(summary["format"]), *numbers, escape(entities))
+            table.add_row(name, summary["format"], *numbers, entities)
         console.print(table)
         for name, summary in summaries.items():
             for note, count in summary["notes"].items():
-                console.print(f"[bold]noted[/]     {name}: {count} {note}")
+                say("noted", f"{name}: {count} {note}")
         return summaries
 
     @staticmethod
@@ -579,7 +576,7 @@ class Run:
             shares["target test"] = unreachable_share(test, self._features(test), self.length)
         if self.main:
             text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
-            console.print(f"[bold]spans[/]     up to L = {self.length} words; gold entities out of reach: {text}")
+            say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
 
     # ----------------------------------------------------------------------------------------------------------- stages
 
@@ -871,9 +868,9 @@ class Run:
             if tokens:
                 repository = open_repository(f"{self.repository}-tokens", None, private)
                 self.write_tokens_card(tokens)
-                console.print(f"[bold]pushed[/]   {publish(tokens, repository, None, revision, 'End of training')}")
+                say("pushed", publish(tokens, repository, None, revision, "End of training"))
             self.write_card(directory)
-            console.print(f"[bold]pushed[/]   {publish(directory, self.repository, None, revision, 'End of training')}")
+            say("pushed", publish(directory, self.repository, None, revision, "End of training"))
 
     def write_tokens_card(self, directory: Path) -> None:
         """README.md of the token classifier."""
@@ -954,10 +951,16 @@ class Run:
         costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in self.metrics["cost"].items())
         console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in self.metrics['cost'].values())} MB")
         model = self.output if "target_model" in self.metrics else self.output / "source_model"
-        console.print(f"[bold]model[/]    {model}\n[bold]results[/]  {path}")
+        say("model", str(model))
+        say("results", str(path))
 
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, emoji=False)  # names of types and files are shown as they are
+
+
+def say(name: str, text: str) -> None:
+    """A line of the terminal, under a name."""
+    console.print(Text(f"{name:<9}", "bold"), text)
 
 
 def _check_writable(directory: Path) -> None:

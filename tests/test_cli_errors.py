@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_tokenizer
@@ -451,7 +452,20 @@ def test_a_checkpoint_that_is_not_the_runs(command: Command, wanted: str):
 def test_a_damaged_checkpoint_that_is_asked_for(command: Command):
     (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").mkdir(parents=True)
     message = command.error(resume_from_checkpoint=checkpoint)
-    assert "trainer_state.json is missing" in message and str(checkpoint) in message
+    assert f"--resume_from_checkpoint {checkpoint}: trainer_state.json is missing" in message
+    assert "Give another checkpoint, or auto" in message
+
+
+def test_markup_in_the_names_of_types_and_files_is_shown(tmp_path: Path, capsys):
+    """`[/red]` is an error in the markup of rich, `[bold]` and `:smile:` would vanish."""
+    history = [{"epoch": 0, "confidence": 0.5, "spans": {"O": 3, "[/red]": 2, "[bold]LOC:smile:": 1}}]
+    metrics = {"pseudo_labels": history, "cost": {"target_stage": {"seconds": 1, "peak_memory_mb": 1}}}
+    data = run_crossner.DataArguments("de")
+    run = SimpleNamespace(main=True, output=tmp_path / "[red]", metrics=metrics, data=data, _part_names=dict)
+    run.output.mkdir()
+    run_crossner.Run.report(run)
+    shown = capsys.readouterr().out
+    assert "[/red]" in shown and "[bold]LOC:smile:" in shown and f"{run.output / 'metrics.json'}" in shown
 
 
 def test_a_token_classifier_needs_the_target_stage(command: Command):
