@@ -233,7 +233,7 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(f"{' '.join(str(error).split())} See run_crossner.py --help for the arguments.") from error
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for values, names in ((data, ("max_source_samples", "max_target_samples")), (model, ("max_span_length",))):
@@ -269,9 +269,9 @@ def _read_config(path: str) -> dict:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}).") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start} ({error.reason}). Convert it to UTF-8.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}. Correct it.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected `argument: value` lines.")
     return values
@@ -429,7 +429,7 @@ def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tu
         try:
             path = str(convert_e5(Path(cache).expanduser(), texts))
         except OSError as error:
-            raise InputError(str(error)) from error
+            raise InputError(f"--model_cache {cache} cannot be written ({error.strerror}). Choose another directory.") from error
     try:
         AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -615,7 +615,7 @@ class Run:
         set_seed(self.training.seed)
         try:
             return GlodeModel.from_encoder(self.path, self.config, attn_implementation=self.model_arguments.attn_implementation)
-        except (OSError, ValueError, ImportError) as error:  # no weights, or an attention that is not there
+        except (OSError, ValueError, ImportError, SafetensorError) as error:  # no weights, or an attention that is not there
             raise _backbone_error(self.path, error) from error
 
     def source_stage(self) -> GlodeTrainer:
@@ -623,8 +623,11 @@ class Run:
         if directory := self.run.source_model or self._finished("source_model"):
             try:
                 model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
-            except (OSError, ValueError) as error:
-                raise InputError(f"--source_model {directory}: {str(error).splitlines()[0]}") from error
+            except (OSError, ValueError, SafetensorError) as error:
+                raise InputError(
+                    f"--source_model {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
+                    "that run_crossner.py has written."
+                ) from error
             if tokenizer.get_vocab() != self.tokenizer.get_vocab():
                 raise InputError(
                     f"--source_model {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
@@ -661,18 +664,23 @@ class Run:
 
     def _read_pseudo_labels(self, path: Path, trainer: GlodeTrainer) -> PseudoLabels:
         if not path.is_file():
-            raise InputError(f"--pseudo_labels {path}: no such file.")
+            raise InputError(f"--pseudo_labels {path} is not there. Check the path.")
         try:
             state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"--pseudo_labels {path}: not a file of pseudo labels ({error}).") from error
+            offsets, probabilities = state["offsets"], state["probabilities"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"--pseudo_labels {path}: not a file of pseudo labels ({error}). Give a pseudo_labels.safetensors."
+            ) from error
         labels = trainer.empty_pseudo_labels(self.target)
         if (
-            not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets)
-            or state["probabilities"].shape != labels.probabilities.shape
+            not torch.equal(offsets.to(labels.offsets.device), labels.offsets)
+            or probabilities.shape != labels.probabilities.shape
         ):
-            raise InputError(f"--pseudo_labels {path} belongs to another target text, span length or set of types.")
-        labels.probabilities.copy_(state["probabilities"])
+            raise InputError(
+                f"--pseudo_labels {path} was made for another target text, span length or set of types. Make it new."
+            )
+        labels.probabilities.copy_(probabilities)
         return labels
 
     def stages(self) -> GlodeTrainer:
