@@ -16,6 +16,7 @@ from pathlib import Path
 import gradio as gr
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
+from safetensors import SafetensorError
 from transformers import pipeline
 
 from modeling_glode import GlodePipeline, InputError
@@ -35,7 +36,7 @@ def load(name: str) -> tuple[GlodePipeline, Path]:
     try:
         directory = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
         return pipeline("token-classification", model=str(directory), trust_remote_code=True), directory
-    except (OSError, ValueError, HTTPError, HFValidationError) as error:
+    except (OSError, ValueError, HTTPError, HFValidationError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"model {name!r} cannot be loaded: {reason} Give a directory or a repository with --model.") from error
 

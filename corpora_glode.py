@@ -76,7 +76,7 @@ def read_columns(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
             if indexed and width == 10:
                 named = re.search(r"(?:^|\|)NER=([^|]+)", tag)
                 tag = named[1] if named else "O" if tag == "_" or "=" in tag else tag
-            raw.notes["characters replaced"] += replaced
+            raw.notes["broken characters replaced"] += replaced
             raw.place = raw.place or number
             raw.words.append(columns[indexed].strip())
             raw.tags.append(tag)
@@ -120,7 +120,7 @@ def _is_comment(columns: list[str], width: int) -> bool:
 def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
     """Plain text, a sentence or a paragraph a line, split by the rules that inference uses."""
     for number, line, replaced in read_lines(path, encoding, errors):
-        notes = Counter({"characters replaced": replaced})
+        notes = Counter({"broken characters replaced": replaced})
         for start, end in split_sentences(line) or [(0, 0)]:
             yield Raw(number, list(iter_words(line[start:end])), notes=notes)
             notes = Counter()
@@ -184,10 +184,7 @@ def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
                     raise InputError(
                         f"{path}, {unit} {line}: more than {MOST_TAGS} different tags. Is the tag in the last column?"
                     )
-                try:
-                    scheme = detect_scheme(first)
-                except InputError as error:
-                    raise InputError(f"{path}, {unit} {line}: {error}") from None
+                scheme = detect_scheme(first, f"{path}, {unit} {line}")
         if scheme == "IOB":
             contradictions.update({name: broken_tags(raw.tags or (), name) for name in ("IOB1", "IOB2")})
     if scheme == "IOB":
@@ -283,12 +280,16 @@ def load_hub_corpus(name: str, language: str) -> DatasetDict:
         ) from error
     columns = next(iter(raw.values())).features
     if "tokens" not in columns or "ner_tags" not in columns:
-        raise InputError(f"data set {name!r} has the columns {sorted(columns)}; expected `tokens` and `ner_tags`.")
+        raise InputError(
+            f"data set {name!r} has the columns {sorted(columns)}; expected `tokens` and `ner_tags`. Give files instead: "
+            "--source_train."
+        )
     feature = columns["ner_tags"].feature
     names = feature.names if hasattr(feature, "names") else None
     if names is None and feature.dtype != "string":
         raise InputError(f"data set {name!r}: `ner_tags` are numbers without names. Give files instead: --source_train.")
-    scheme = detect_scheme(names or {tag for part in raw.values() for tags in part["ner_tags"] for tag in tags})
+    tags = names or {tag for part in raw.values() for tags in part["ner_tags"] for tag in tags}
+    scheme = detect_scheme(tags, f"data set {name!r}")
 
     def convert(row: dict) -> dict:
         tags = [names[i] for i in row["ner_tags"]] if names else row["ner_tags"]

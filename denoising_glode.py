@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_glode import select_spans
+from modeling_glode import InputError, select_spans
 from random_glode import uniform
 
 Gather = Callable[[Tensor], Tensor]
@@ -612,14 +612,17 @@ class Denoiser:
         """Restore what `state_dict` gave, in any number of processes.
 
         Raises:
-            ValueError: the state belongs to another corpus or other types.
+            InputError: the state belongs to another corpus or other types.
         """
         labels, device = self.pseudo_labels, self.pseudo_labels.offsets.device
         probabilities = state["pseudo_labels.probabilities"]  # may be larger than memory
         # Copies, because a tensor of a safetensors file keeps the whole file on the disk.
         state = {name: tensor.to(device, copy=True) for name, tensor in state.items() if tensor is not probabilities}
         if not torch.equal(state["pseudo_labels.offsets"], labels.offsets) or probabilities.shape != labels.probabilities.shape:
-            raise ValueError("the saved denoising state belongs to another target text, span length or set of types.")
+            raise InputError(
+                "the checkpoint's denoising state is of another target text, span length or set of types. Give the corpora and "
+                "arguments of the run that saved it, or another --output_dir."
+            )
         processes = len(self.gather(self.thresholds["global"].sums))
         self.epoch = int(state["epoch"])
         labels.probabilities.copy_(probabilities)

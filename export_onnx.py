@@ -74,12 +74,14 @@ def main() -> None:
     worst = export(options.model, options.output)
     print(f"{options.output / 'model.onnx'}: logits differ from PyTorch's by at most {worst:.1e}")
     if worst > TOLERANCE:
-        raise InputError(f"the exported model differs by more than {TOLERANCE}; do not use it.")
+        raise InputError(
+            f"the exported model differs by more than {TOLERANCE}; do not use it. Are the versions as in requirements-onnx.txt?"
+        )
 
 
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

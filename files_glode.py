@@ -82,8 +82,8 @@ def _decode(line: bytes, encoding: str, errors: str, path: Path, number: int, at
 
 
 def find_encoding(path: Path, encoding: str) -> str:
-    """The encoding of a file: UTF-8 where it is that and more than ASCII, else the given one. So one `--encoding latin-1` suits
-    corpora of which only some are old.
+    """The encoding of a file: UTF-8 where its first line beyond ASCII is that, else the given one. So one `--encoding
+    latin-1` suits corpora of which only some are old.
 
     Raises:
         InputError: there is no such encoding, or ASCII is not ASCII in it.

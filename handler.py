@@ -38,7 +38,7 @@ class EndpointHandler:
             raise ValueError('"parameters" must be an object')
         for name, value in parameters.items():
             if name not in PARAMETERS:
-                raise ValueError(f"unknown parameter {name!r}; known: {', '.join(PARAMETERS)}")
+                raise ValueError(f"there is no parameter {name!r}; known: {', '.join(PARAMETERS)}")
             kind = PARAMETERS[name]
             if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
                 raise ValueError(f"parameter {name!r} must be of type {kind.__name__}")

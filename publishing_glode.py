@@ -71,7 +71,7 @@ def plot_pseudo_labels(history: list[dict], path: Path) -> None:
 
 
 def verbatim(text: str) -> str:
-    """Markdown that shows a text as it is: the names of types come from corpora, whoever made these."""
+    """Markdown that shows a text as it is: the names of types and files come with corpora, whoever made these."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
 
 
@@ -110,7 +110,8 @@ def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard
         eval_results=results,
         ignore_metadata_errors=False,
     )
-    facts = facts | {"labels": [verbatim(name) for name in facts["labels"]]}
+    shown = ("model_name", "backbone", "source_name", "target_name", "source_lang", "target_lang")
+    facts = facts | {name: verbatim(facts[name]) for name in shown} | {"labels": list(map(verbatim, facts["labels"]))}
     facts["per_type"] = facts["per_type"] and {verbatim(name): values for name, values in facts["per_type"].items()}
     card = ModelCard.from_template(data, template_path=str(template), **facts)
     card.save(directory / "README.md")

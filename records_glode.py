@@ -76,7 +76,7 @@ def _json(path: Path, number: int, text: str):
         line, reason = number, "half of a surrogate pair: \\ud800 to \\udfff come in twos"
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         line, reason = number, str(error)
-    raise InputError(f"{path}, line {line}: not JSON ({reason}).")
+    raise InputError(f"{path}, line {line}: not JSON ({reason}). Correct it; in JSON lines each line is a record.")
 
 
 def read_record(record: object, where: str, number: int, replaced: int = 0) -> Raw:
@@ -91,7 +91,7 @@ def read_record(record: object, where: str, number: int, replaced: int = 0) -> R
     Raises:
         InputError: it is something else; the message says `where`.
     """
-    notes = Counter({"characters replaced": replaced})
+    notes = Counter({"broken characters replaced": replaced})
     if isinstance(record, list) and len(record) == 2 and isinstance(record[0], str) and isinstance(record[1], dict):
         record = {"text": record[0], **record[1]}
     if not isinstance(record, dict):
@@ -174,7 +174,10 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
         start, end = (len(units[: 2 * border].decode("utf-16-le")) for border in (start, end))
         notes["offsets in UTF-16 units converted"] += 1
     if not valid or not 0 <= start < end <= len(text):
-        raise InputError(f"{where}: span {str(span)[:80]} is no start, end and type inside the text of {len(text)} characters.")
+        raise InputError(
+            f"{where}: span {str(span)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "
+            "characters from 0, the end is not inside."
+        )
     yield from ((start, end, name.strip()) for name in names)
 
 
@@ -217,13 +220,15 @@ def read_table(path: Path) -> Iterator[Raw]:
         for number, row in enumerate(rows, 1):
             for column, names in classes.items():
                 if wrong := [i for i in row[column] if i not in range(len(names))]:
-                    raise InputError(f"{path}, row {number}: class {wrong[0]} of `{column}` has no name.")
+                    raise InputError(
+                        f"{path}, row {number}: class {wrong[0]} of `{column}` has no name. Give it one, or store tags as names."
+                    )
                 row[column] = [names[i] for i in row[column]]
             yield read_record(row, f"{path}, row {number}", number)
     except InputError:
         raise
     except Exception as error:  # what pyarrow and datasets raise at broken files has no class in common
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}).") from error
+        raise _unreadable(path, error) from error
 
 
 def read_docbin(path: Path) -> Iterator[Raw]:
@@ -240,4 +245,9 @@ def read_docbin(path: Path) -> Iterator[Raw]:
             words = [token.text for token in doc if not token.is_space]
             yield Raw(number, words, entities=entities if doc.has_annotation("ENT_IOB") else None)
     except Exception as error:  # as in read_table
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}).") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return InputError(f"{path}: cannot be read ({reason}). Is it whole, and of the format that its name says?")

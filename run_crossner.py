@@ -28,8 +28,8 @@ import torch
 import yaml
 from datasets import Dataset, concatenate_datasets
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
@@ -233,7 +233,7 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Glo
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(f"{' '.join(str(error).split())} See run_crossner.py --help for the arguments.") from error
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for values, names in ((data, ("max_source_samples", "max_target_samples")), (model, ("max_span_length",))):
@@ -269,9 +269,9 @@ def _read_config(path: str) -> dict:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}).") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start} ({error.reason}). Convert it to UTF-8.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}. Correct it.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected `argument: value` lines.")
     return values
@@ -429,7 +429,7 @@ def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tu
         try:
             path = str(convert_e5(Path(cache).expanduser(), texts))
         except OSError as error:
-            raise InputError(str(error)) from error
+            raise InputError(f"--model_cache {cache} cannot be written ({error.strerror}). Choose another directory.") from error
     try:
         AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -526,16 +526,13 @@ class Run:
         corpus = "embedded demo" if demo else data.dataset_name or " + ".join([data.source_train, *data.target_unlabeled])
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
-        console.print(f"[bold]corpus[/]    {escape(corpus)}: {sizes}")
-        console.print(f"[bold]backbone[/]  {self.path}")
-        console.print(
-            f"[bold]settings[/]  {self.run.config or 'defaults, which are those of the paper'}; results go to {self.output}"
-        )
+        say("corpus", f"{corpus}: {sizes}")
+        say("backbone", self.path)
+        config = self.run.config or "defaults, which are those of the paper"
+        say("settings", f"{config}; results go to {self.output}")
         if demo:
-            console.print(
-                "[bold]your own[/]  --source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,"
-            )
-            console.print("          --model_name_or_path for the backbone; --help explains all arguments")
+            say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
+            say("", "--model_name_or_path for the backbone; --help explains all arguments")
 
     def _summarize(self) -> dict[str, dict]:
         """What each corpus holds, see `summarize`, also as a table; `repeated` counts the sentences that training has seen."""
@@ -553,11 +550,11 @@ class Run:
             longest = f"{summary['longest_sentence']} / {summary['longest_entity']}"
             numbers = map(str, (summary["sentences"], summary["words"], longest, summary.get("repeated", "")))
             entities = ", ".join(f"{label} {count}" for label, count in summary["entities"].items())
-            table.add_row(name, escape(summary["format"]), *numbers, escape(entities))
+            table.add_row(name, summary["format"], *numbers, entities)
         console.print(table)
         for name, summary in summaries.items():
             for note, count in summary["notes"].items():
-                console.print(f"[bold]noted[/]     {name}: {count} {note}")
+                say("noted", f"{name}: {count} {note}")
         return summaries
 
     @staticmethod
@@ -579,7 +576,7 @@ class Run:
             shares["target test"] = unreachable_share(test, self._features(test), self.length)
         if self.main:
             text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
-            console.print(f"[bold]spans[/]     up to L = {self.length} words; gold entities out of reach: {text}")
+            say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
 
     # ----------------------------------------------------------------------------------------------------------- stages
 
@@ -618,7 +615,7 @@ class Run:
         set_seed(self.training.seed)
         try:
             return GlodeModel.from_encoder(self.path, self.config, attn_implementation=self.model_arguments.attn_implementation)
-        except (OSError, ValueError, ImportError) as error:  # no weights, or an attention that is not there
+        except (OSError, ValueError, ImportError, SafetensorError) as error:  # no weights, or an attention that is not there
             raise _backbone_error(self.path, error) from error
 
     def source_stage(self) -> GlodeTrainer:
@@ -626,8 +623,11 @@ class Run:
         if directory := self.run.source_model or self._finished("source_model"):
             try:
                 model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
-            except (OSError, ValueError) as error:
-                raise InputError(f"--source_model {directory}: {str(error).splitlines()[0]}") from error
+            except (OSError, ValueError, SafetensorError) as error:
+                raise InputError(
+                    f"--source_model {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
+                    "that run_crossner.py has written."
+                ) from error
             if tokenizer.get_vocab() != self.tokenizer.get_vocab():
                 raise InputError(
                     f"--source_model {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
@@ -664,18 +664,23 @@ class Run:
 
     def _read_pseudo_labels(self, path: Path, trainer: GlodeTrainer) -> PseudoLabels:
         if not path.is_file():
-            raise InputError(f"--pseudo_labels {path}: no such file.")
+            raise InputError(f"--pseudo_labels {path} is not there. Check the path.")
         try:
             state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"--pseudo_labels {path}: not a file of pseudo labels ({error}).") from error
+            offsets, probabilities = state["offsets"], state["probabilities"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"--pseudo_labels {path}: not a file of pseudo labels ({error}). Give a pseudo_labels.safetensors."
+            ) from error
         labels = trainer.empty_pseudo_labels(self.target)
         if (
-            not torch.equal(state["offsets"].to(labels.offsets.device), labels.offsets)
-            or state["probabilities"].shape != labels.probabilities.shape
+            not torch.equal(offsets.to(labels.offsets.device), labels.offsets)
+            or probabilities.shape != labels.probabilities.shape
         ):
-            raise InputError(f"--pseudo_labels {path} belongs to another target text, span length or set of types.")
-        labels.probabilities.copy_(state["probabilities"])
+            raise InputError(
+                f"--pseudo_labels {path} was made for another target text, span length or set of types. Make it new."
+            )
+        labels.probabilities.copy_(probabilities)
         return labels
 
     def stages(self) -> GlodeTrainer:
@@ -871,9 +876,9 @@ class Run:
             if tokens:
                 repository = open_repository(f"{self.repository}-tokens", None, private)
                 self.write_tokens_card(tokens)
-                console.print(f"[bold]pushed[/]   {publish(tokens, repository, None, revision, 'End of training')}")
+                say("pushed", publish(tokens, repository, None, revision, "End of training"))
             self.write_card(directory)
-            console.print(f"[bold]pushed[/]   {publish(directory, self.repository, None, revision, 'End of training')}")
+            say("pushed", publish(directory, self.repository, None, revision, "End of training"))
 
     def write_tokens_card(self, directory: Path) -> None:
         """README.md of the token classifier."""
@@ -954,10 +959,16 @@ class Run:
         costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in self.metrics["cost"].items())
         console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in self.metrics['cost'].values())} MB")
         model = self.output if "target_model" in self.metrics else self.output / "source_model"
-        console.print(f"[bold]model[/]    {model}\n[bold]results[/]  {path}")
+        say("model", str(model))
+        say("results", str(path))
 
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, emoji=False)  # names of types and files are shown as they are
+
+
+def say(name: str, text: str) -> None:
+    """A line of the terminal, under a name."""
+    console.print(Text(f"{name:<9}", "bold"), text)
 
 
 def _check_writable(directory: Path) -> None:

@@ -9,9 +9,11 @@ from modeling_glode import InputError
 PREFIXED = re.compile(r"^([BIESLUM])-(.+)$")
 
 
-def detect_scheme(tags: Iterable[str]) -> str:
+def detect_scheme(tags: Iterable[str], where: str = "tags") -> str:
     """Name the label scheme of a set of tags: "IO" (bare types), "IOB" (1 or 2; decoding is the same), "BIOES" or "BILOU".
 
+    Args:
+        where: what a message begins with.
     Raises:
         InputError: the tags mix schemes or have a prefix that no scheme has.
     """
@@ -22,7 +24,7 @@ def detect_scheme(tags: Iterable[str]) -> str:
     if strange or (bare and prefixes):
         example = (strange or bare)[0]
         raise InputError(
-            f"tag {example!r} fits no label scheme together with {(sorted(set(names) - {example}) or ['O'])[:4]}. "
+            f"{where}: tag {example!r} fits no label scheme together with {(sorted(set(names) - {example}) or ['O'])[:4]}. "
             "Known are IOB1, IOB2, BIOES, BILOU (as in B-PER) and bare types (PER); use one of them in the whole file."
         )
     if not prefixes:
@@ -33,7 +35,10 @@ def detect_scheme(tags: Iterable[str]) -> str:
         return "BIOES"
     if prefixes <= {"B", "I", "L", "U"}:
         return "BILOU"
-    raise InputError(f"prefixes {sorted(prefixes)} fit no label scheme. Known are IOB1, IOB2, BIOES and BILOU.")
+    raise InputError(
+        f"{where}: the prefixes {sorted(prefixes)} fit no label scheme together. Known are IOB1, IOB2, BIOES and BILOU; use one "
+        "of them in the whole file."
+    )
 
 
 def decode_tags(tags: Sequence[str], scheme: str) -> list[tuple[int, int, str]]:

@@ -66,7 +66,7 @@ class TagArguments:
         if self.nested and self.format == "conll":
             raise InputError("--nested: a .conll file has one tag a word. Write a .jsonl file.")
         if self.batch_size < 1:
-            raise InputError(f"--batch_size {self.batch_size}: expected a number from 1 on.")
+            raise InputError(f"--batch_size {self.batch_size}: expected at least 1 window at a time.")
         if self.resume and self.output == "-":
             raise InputError("--resume needs a file: give --output.")
         if self.input == "-" and self.encoding != "utf-8":
@@ -93,7 +93,8 @@ def load_model(arguments: TagArguments) -> tuple[GlodeModel, PreTrainedTokenizer
     try:
         return model.to(device), tokenizer
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device} cannot be used ({reason}). Give cpu, or cuda:0 where there is a GPU.") from error
 
 
 def to_record(text: str, entities: list[dict], form: str) -> bytes:
@@ -143,7 +144,7 @@ def open_output(arguments: TagArguments, lines: Iterator[tuple[int, str, int]]) 
     if not path.exists() or not path.stat().st_size:
         return open(path, "wb")
     if arguments.input != "-" and path.samefile(arguments.input):
-        raise InputError(f"--output {path} is the input.")
+        raise InputError(f"--output {path} is the input. Name another file.")
     if not arguments.resume:
         raise InputError(f"--output {path} is there already. Go on with it by --resume, or take it away.")
     number, size, last = whole_records(path, arguments.format)
@@ -174,7 +175,7 @@ def main(argv: list[str]) -> None:
     ).parse_args_into_dataclasses(argv)
     path = Path("/dev/stdin" if arguments.input == "-" else arguments.input)
     if arguments.input != "-" and not path.is_file():
-        raise InputError(f"--input {path}: no such file. Check the path.")
+        raise InputError(f"--input {path} is no file. Check the path.")
     lines = read_lines(path, find_encoding(path, arguments.encoding), arguments.encoding_errors)
     model, tokenizer = load_model(arguments)
     texts_done = entities_found = characters_replaced = 0
@@ -187,8 +188,7 @@ def main(argv: list[str]) -> None:
             progress.update(len(texts))
             texts_done, entities_found = texts_done + len(texts), entities_found + sum(map(len, found))
             characters_replaced += replaced
-    note = f", {characters_replaced} characters replaced" if characters_replaced else ""
-    print(f"{texts_done} texts, {entities_found} entities{note}", file=sys.stderr)
+    print(f"{texts_done} texts, {entities_found} entities, {characters_replaced} characters made U+FFFD", file=sys.stderr)
 
 
 if __name__ == "__main__":
@@ -200,8 +200,11 @@ if __name__ == "__main__":
     except BrokenPipeError:  # as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a directory that cannot be written
+        print(f"error: {error}. Mend it and go on with --resume.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped. The same command with --resume goes on.", file=sys.stderr)

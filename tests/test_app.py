@@ -2,7 +2,9 @@
 right, the report shows what metrics.json says, and a wrong model ends in one message."""
 
 import json
-import subprocess
+import os
+import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from conftest import tiny_encoder_config
 
 import app
-from modeling_glode import GlodeConfig, GlodeModel
+from modeling_glode import GlodeConfig, GlodeModel, InputError
 from publishing_glode import copy_code
 
 TEXT = "Anna Berg lives in New York , Otto von Hagen flew to Oslo ."
@@ -88,8 +90,18 @@ def test_a_model_without_card_and_report_has_a_page_as_well(ner, directory, tmp_
     assert app.read_report(tmp_path) == ([], [], [])
 
 
-def test_a_wrong_model_ends_in_one_message(tmp_path):
-    command = [sys.executable, "app.py", "--model", str(tmp_path / "nothing")]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: model")
+def test_a_model_that_was_cut_off_ends_in_a_message(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "model")
+    os.truncate(tmp_path / "model" / "model.safetensors", 1000)
+    with pytest.raises(InputError, match="cannot be loaded: "):
+        app.load(str(tmp_path / "model"))
+
+
+def test_a_wrong_model_ends_in_one_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--model", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(app.__file__, run_name="__main__")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: model '{tmp_path / 'nothing'}' cannot be loaded: ")
+    assert "Give a directory or a repository with --model" in error

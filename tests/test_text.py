@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -171,32 +172,35 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
         return str(error.value)
 
     usual = ("--model", directory, "--input", source, "--output", target)
-    assert "no such file" in message("--model", directory, "--input", missing)
-    assert "cannot be loaded" in message("--model", missing, "--input", source)
-    assert "--device" in message(*usual, "--device", "nonsense")
-    assert "one tag a word" in message("--model", directory, "--output", "a.conll", "--nested")
-    assert "from 1 on" in message(*usual, "--batch_size", "0")
-    assert "needs a file" in message("--model", directory, "--resume")
-    assert "needs a file" in message("--model", directory, "--encoding", "latin-1")
+    assert f"--input {missing} is no file" in message("--model", directory, "--input", missing)
+    assert f"--model {missing} cannot be loaded" in message("--model", missing, "--input", source)
+    assert "--device nonsense cannot be used (" in (error := message(*usual, "--device", "nonsense"))
+    assert "Give cpu, or cuda:0 where there is a GPU." in error
+    assert "a .conll file has one tag a word" in message("--model", directory, "--output", "a.conll", "--nested")
+    assert "expected at least 1 window at a time" in message(*usual, "--batch_size", "0")
+    assert "--resume needs a file: give --output" in message("--model", directory, "--resume")
+    assert "--encoding needs a file: give --input" in message("--model", directory, "--encoding", "latin-1")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
-    assert "of the type 'bert'" in message("--model", tmp_path / "bert", "--input", source)
+    assert "is of the type 'bert'" in (error := message("--model", tmp_path / "bert", "--input", source))
+    assert "Give a model that run_crossner.py has trained" in error
     target.write_text('{"text": "another", "entities": []}\n')
-    assert "there already" in message(*usual)
-    assert "record 1" in message(*usual, "--resume")
-    assert "is the input" in message("--model", directory, "--input", source, "--output", source, "--resume")
+    assert f"--output {target} is there already. Go on" in message(*usual)
+    assert f"--resume: record 1 of {target} is not that of line 1 of {source}. Take it away." == message(*usual, "--resume")
+    assert "is the input. Name another file" in message("--model", directory, "--input", source, "--output", source, "--resume")
     assert target.read_text().startswith('{"text": "another"')
     source.write_bytes(b"Oslo\nBern \xff\xfe Kiel\n")
     target.unlink()
     error = message(*usual)
-    assert "line 2" in error and "byte 10" in error and "--encoding_errors replace" in error
+    assert f"{source}, line 2: at byte 10 of the file" in error and "or give --encoding_errors replace" in error
 
 
 def test_broken_characters_are_counted(directory, source, tmp_path, capsys):
     source.write_bytes(b"Oslo\nBern \xff Kiel\0\n")
     tag(directory, source, tmp_path / "out.jsonl", "--encoding_errors", "replace")
     assert records(tmp_path / "out.jsonl")[1]["text"] == "Bern \ufffd Kiel\ufffd"
-    assert "2 texts" in (error := capsys.readouterr().err) and "2 characters replaced" in error
+    assert "2 texts, " in (error := capsys.readouterr().err) and ", 2 characters made U+FFFD" in error
+    assert " characters made U+FFFD" in error
 
 
 def test_a_long_line_and_no_line(directory, ner, source, tmp_path):
@@ -219,9 +223,26 @@ def test_standard_input_and_output(directory, source):
     assert [json.loads(line)["text"] for line in done.stdout.decode().split("\n")[:-1]] == LINES
 
 
-def test_a_mistake_has_exit_status_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["tag_text.py", "--model", "x", "--input", str(tmp_path / "missing")])
+@pytest.mark.parametrize(
+    ("fault", "status", "message"),
+    [
+        (InputError("what is wrong"), 2, "what is wrong"),
+        (torch.OutOfMemoryError("CUDA"), 2, "the GPU's memory is full. Give a smaller --batch_size, and --resume."),
+        (OSError(28, "No space left on device"), 2, "[Errno 28] No space left on device. Mend it and go on with --resume."),
+        (KeyboardInterrupt(), 130, "stopped. The same command with --resume goes on."),
+    ],
+)
+def test_what_ends_a_command_is_one_line(directory, source, tmp_path, monkeypatch, capsys, fault, status: int, message: str):
+    def predict(*_):
+        raise fault
+
+    monkeypatch.setattr("modeling_glode.GlodeModel.predict", predict)
+    arguments = {"model": directory, "input": source, "output": tmp_path / "out.jsonl", "device": "cpu"}
+    words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["tag_text.py", *words])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / "tag_text.py"), run_name="__main__")
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: --input")
+    assert stopped.value.code == status
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.removeprefix("error: ") == message
+    assert "Mend it and go on with --resume." in error or type(fault) is not OSError

@@ -14,6 +14,7 @@ from test_publishing import TOKEN, commits, content, corpora, environment, train
 from transformers import pipeline
 
 from data_glode import gold_entities
+from modeling_glode import InputError
 from tokens_glode import running_text, tag_names, token_features
 
 TAGS = tag_names(["O", "LOC", "PER"])
@@ -108,3 +109,14 @@ def test_the_exported_model_is_a_built_in_one(corpora, backbone, tmp_path: Path)
     exported = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
     assert exported.returncode == 0, exported.stderr[-3000:]
     assert "differ from PyTorch's by at most" in exported.stdout and (tmp_path / "onnx" / "model.onnx").is_file()
+
+
+def test_a_model_that_cannot_be_exported_ends_in_one_line(tmp_path: Path, monkeypatch):
+    export_onnx = pytest.importorskip("export_onnx")
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", "--model", str(tmp_path), "--output", str(tmp_path / "onnx")])
+    with pytest.raises(InputError, match=f"{tmp_path}: no token classifier") as error:
+        export_onnx.main()
+    assert "Train one with --export_token_classifier" in str(error.value)
+    monkeypatch.setattr(export_onnx, "export", lambda *_: 0.5)
+    with pytest.raises(InputError, match="the exported model differs by more"):
+        export_onnx.main()

@@ -230,7 +230,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corp
     assert len(whole.denoiser.datastore) == 60
 
 
-def test_large_pseudo_labels_go_to_a_file_that_leaves_nothing(backbone, tokenizer, windows, unlabeled, tmp_path):
+def test_large_pseudo_labels_go_to_a_file_that_leaves_nothing(backbone, tokenizer, windows, unlabeled, tmp_path, caplog):
     found = []
     for limit in (1024, 0):
         options = arguments(tmp_path / "out", pseudo_labels_in_memory=limit)
@@ -239,6 +239,7 @@ def test_large_pseudo_labels_go_to_a_file_that_leaves_nothing(backbone, tokenize
     assert [labels.dtype for labels in found] == [torch.float32, torch.float16]
     assert torch.equal(found[0].half(), found[1])
     assert list((tmp_path / "out").iterdir()) == []
+    assert f" MB lie in a file in {tmp_path / 'out'}, in half precision." in caplog.text
 
 
 @pytest.mark.parametrize("reduction", ["span", "sentence"])
@@ -277,5 +278,6 @@ def test_a_loss_that_is_no_number_ends_in_a_message(backbone, tokenizer, windows
     with torch.no_grad():
         model.classifier.linear.weight.fill_(float("nan"))
     trainer = GlodeTrainer(model, arguments(tmp_path, logging_steps=1), tokenizer, source=windows)
-    with pytest.raises(InputError, match="source_loss is nan at step 1"):
+    with pytest.raises(InputError, match="source_loss is nan at step 1") as error:
         trainer.train()
+    assert "Lower --learning_rate or train in full precision" in str(error.value)
