@@ -622,7 +622,8 @@ class Run:
         watch = Stopwatch()
         if directory := self.run.source_model or self._finished("source_model"):
             try:
-                model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+                model = GlodeModel.from_pretrained(directory)
+                tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)  # else asks whether to run code
             except (OSError, ValueError, SafetensorError) as error:
                 raise InputError(
                     f"--source_model {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
@@ -746,7 +747,7 @@ class Run:
         """Where a stage goes on with --resume_from_checkpoint; None begins it.
 
         Raises:
-            InputError: the given checkpoint is not there or is damaged.
+            InputError: the given checkpoint is not there or is damaged, or it is a model of other types or another span length.
         """
         wanted = self.training.resume_from_checkpoint
         if not wanted:
@@ -758,9 +759,18 @@ class Run:
             found = Path(wanted) if Path(wanted).resolve().parent.name == f"{stage}_checkpoints" else None
             if found and (fault := damage(found, required)):
                 raise InputError(f"--resume_from_checkpoint {wanted}: {fault}. Give another checkpoint, or auto for the newest.")
-        if found and self.main:
+        if not found:
+            return None
+        saved = GlodeConfig.from_pretrained(found)
+        length, types = saved.max_span_length, list(saved.id2label.values())
+        if (length, types) != (self.length, self.labels):
+            raise InputError(
+                f"--resume_from_checkpoint: {found} has L = {length} and types {types}; this run has L = {self.length} and "
+                f"{self.labels}. Give the data of the run that saved it, or another --output_dir."
+            )
+        if self.main:
             console.print(f"goes on from {found}")
-        return found and str(found)
+        return str(found)
 
     def _finished(self, name: str) -> Path | None:
         """What a run that is resumed has finished already: `source_model` or `pseudo_labels.safetensors`, which are renamed into

@@ -139,7 +139,7 @@ def open_output(arguments: TagArguments, lines: Iterator[tuple[int, str, int]]) 
         InputError: the file is there already, is the input, or comes from another input.
     """
     if arguments.output == "-":
-        return sys.stdout.buffer
+        return open(1, "wb", closefd=False)
     path = Path(arguments.output)
     if not path.exists() or not path.stat().st_size:
         return open(path, "wb")

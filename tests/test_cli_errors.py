@@ -371,10 +371,22 @@ def test_a_source_model_of_another_vocabulary(command: Command, source_model):
     assert f"--source_model {directory} has another vocabulary" in command.error(source_model=directory, stage="target")
 
 
-def test_the_right_source_model_is_taken(command: Command, source_model):
+def test_the_right_source_model_is_taken(command: Command, source_model, capsys):
     with pytest.raises(AssertionError, match="as far as training"):  # of the target model
         run_crossner.main(command.arguments(source_model=source_model(["LOC", "PER"], 1), stage="target"))
     assert (command.directory / "output" / "pseudo_labels.safetensors").is_file()
+    assert "custom code" not in capsys.readouterr().out  # no question that waits for an answer
+
+
+@pytest.mark.parametrize("types", [["LOC", "PER"], ["GPE", "PER"]], ids=["another length", "other types"])
+@pytest.mark.parametrize("wanted", ["auto", "that one"])
+def test_a_checkpoint_of_other_data(command: Command, source_model, types: list[str], wanted: str):
+    (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").parent.mkdir(parents=True)
+    shutil.copytree(source_model(types, 2 if "LOC" in types else 1), checkpoint)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    message = command.error(resume_from_checkpoint=checkpoint if wanted == "that one" else "auto")
+    assert f"--resume_from_checkpoint: {checkpoint} has L = " in message
+    assert ". Give the data of the run that saved it, or" in message
 
 
 def test_a_source_model_that_is_not_there(command: Command):

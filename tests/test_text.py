@@ -223,6 +223,17 @@ def test_standard_input_and_output(directory, source):
     assert [json.loads(line)["text"] for line in done.stdout.decode().split("\n")[:-1]] == LINES
 
 
+def test_a_reader_that_goes_away_is_no_mistake(directory, source):
+    command = [sys.executable, str(ROOT / "tag_text.py"), "--model", str(directory), "--device", "cpu", "--input", str(source)]
+    gone, written = os.pipe()
+    os.close(gone)  # as `head` does when it has seen enough
+    done = subprocess.run(
+        command, stdout=written, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, check=False
+    )
+    os.close(written)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "rror" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "message"),
     [
