@@ -601,7 +601,8 @@ class GlodeModel(PreTrainedModel):
         windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
         found = [[] for _ in texts]
         was_training = self.training
-        self.eval()
+        if was_training:  # each switch visits every module: for one short text that is time to be seen
+            self.eval()
         while buffer := list(islice(windows, 32 * batch_size)):
             buffer.sort(key=lambda row: -len(row["input_ids"]))
             for at in range(0, len(buffer), batch_size):
@@ -609,7 +610,8 @@ class GlodeModel(PreTrainedModel):
                 batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
                 for row, entities in zip(rows, self.find_candidates(batch, threshold), strict=True):
                     found[row["sentence"]] += [in_words(entity, row["borders"]) for entity in entities]
-        self.train(was_training)
+        if was_training:
+            self.train()
         results = []
         for text, candidates in zip(texts, found, strict=True):
             entities = resolve(candidates, nested)
