@@ -60,7 +60,7 @@ def repeated(files: list[Path], number: int, target: Path) -> Path:
 
 def read(corpus: str, model: Path) -> dict:
     """Seconds and MB of reading, tokenising and labelling, in this process."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=True)
     tokenizer(["a"] * 2)
     meter = Meter()
     with meter.measure("reading"):
@@ -123,7 +123,8 @@ def main() -> int:
             figures[name] = json.loads(done.stdout.splitlines()[-1])
         given = Path(options.eval_corpus or DEMO_DIRECTORY / "de" / "test.iob2")
         corpus = repeated([given], options.eval_sentences, Path(directory, "test.iob2"))
-        model, tokenizer = GlodeModel.from_pretrained(options.model), AutoTokenizer.from_pretrained(options.model)
+        model = GlodeModel.from_pretrained(options.model)
+        tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True)
         figures["evaluation"] = evaluate(str(corpus), model, tokenizer)
     bars = {
         "reading, tokenising, labelling, s": (sum(figures["first"]["seconds"].values()), 10.0),

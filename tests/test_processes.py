@@ -1,6 +1,8 @@
 """Protects training in several processes: with the same global batch, one, two and three end in the same pseudo labels,
 prototypes, thresholds and scores; every rank has the same state; uneven and tiny corpora, and a type without entities, neither
-hang nor crash; a checkpoint of two processes is taken up by one and three."""
+hang nor crash; a checkpoint of two processes is taken up by one and three.
+
+`python -m pytest -n 0 -s tests/test_processes.py -k agree` prints by how much they differ."""
 
 import json
 import os
@@ -40,6 +42,11 @@ def train(
     return states[0]
 
 
+def difference(first: dict, second: dict, name: str) -> float:
+    """The largest difference of a tensor's finite numbers."""
+    return float((first[name] - second[name])[first[name].isfinite()].abs().max())
+
+
 def assert_near(first: dict, second: dict) -> None:
     for name in ("pseudo_labels.probabilities", "prototypes.vectors", "datastore.vectors", "centers.sums"):
         assert torch.allclose(first[name], second[name], rtol=1e-5, atol=1e-5), name
@@ -60,6 +67,11 @@ def test_one_two_and_three_processes_agree(backbone, tmp_path):
         assert_near(states[1], states[processes])
         assert scores[1]["eval_f1"] == pytest.approx(scores[processes]["eval_f1"], abs=0.1)
     checkpoint = sorted((tmp_path / "2").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
+    names = ("pseudo_labels.probabilities", "prototypes.vectors", "thresholds.local.values", "datastore.vectors")
+    print(f"\n| processes | {' | '.join(names)} | dev F1 |\n|---|---|---|---|---|---|")
+    for processes, state in states.items():
+        row = " | ".join(f"{difference(states[1], state, name):.1e}" for name in names)
+        print(f"| {processes} | {row} | {scores[processes]['eval_f1']:.2f} |")
     for processes in (1, 3):
         resumed = train(backbone, tmp_path / f"resumed{processes}", processes, 12, 50, 40, checkpoint)
         assert_near(states[2], resumed)
