@@ -101,6 +101,15 @@ def reading(content: dict) -> str:
     return f"{title}\n{table(['', 'figure', 'bar'], bars)}"
 
 
+def tagging(content: dict) -> str:
+    """Words a second, latency and memory beside other recognisers."""
+    keys = ("words a second", "ms of one sentence", "MB loaded", "MB at the peak")
+    systems = content["systems"].items()
+    rows = [[name, *(f"{figures[key]:.0f}" if key in figures else NONE for key in keys)] for name, figures in systems]
+    bars = [[f"{bar['system']} / {bar['other']}", f"{bar['ratio']:.2f}", f">= {bar['bar']:g}"] for bar in content["bars"]]
+    return f"{where(content)}\n{table(['', *keys], rows)}\n{table(['', 'ratio', 'bar'], bars)}"
+
+
 def on_gpu(content: dict | None) -> str:
     """The rows of benchmarks/gpu.py."""
     names = ("step / encoder", "sequential / step")
@@ -112,7 +121,7 @@ def on_gpu(content: dict | None) -> str:
 
 def main() -> None:
     parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
-    quick, sweep, data, gpu = (load(name) for name in ("speed-quick", "speed", "data", "gpu"))
+    quick, sweep, data, inference, gpu = (load(name) for name in ("speed-quick", "speed", "data", "inference", "gpu"))
     rows = by_setting(quick) if quick else {}
     bars = [
         ["step / encoder, 200,000 stored, L 8", "step / encoder", BARS[0], "<= 1.10"],
@@ -136,6 +145,7 @@ def main() -> None:
     else:
         parts += [f"{NONE}\n"]
     parts += ["## Reading and evaluating (`python benchmarks/data.py`)\n", reading(data) if data else f"{NONE}\n"]
+    parts += ["## Tagging (`python benchmarks/inference.py`)\n", tagging(inference) if inference else f"{NONE}\n"]
     parts += ["## On a GPU (`python benchmarks/gpu.py`)\n", on_gpu(gpu)]
     (RESULTS / "README.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
