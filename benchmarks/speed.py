@@ -15,6 +15,7 @@ tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 
 import argparse
 import ctypes
+import functools
 import itertools
 import json
 import os
@@ -264,6 +265,44 @@ def peak_memory(work: Callable, *args) -> float:
     return round(meter.peaks["work"], 1)
 
 
+def profile(trainer: GlodeTrainer, steps: int = 5) -> dict[str, float]:
+    """Milliseconds a step spends in each part; what is indented lies within the part before it."""
+    model, denoiser, timer = trainer.model, trainer.denoiser, Timer()
+    parts = {  # name: whose, which method
+        "collating": (trainer, "data_collator"),
+        "forward": (model, "forward"),
+        "  encoder": (model.encoder, "forward"),
+        "  scores of the spans": (model, "score_spans"),
+        "  masked language head": (model.mlm_head, "forward"),
+        "denoiser": (denoiser, "step"),
+        "  search": (denoiser.datastore, "similarity"),
+        "  prototypes": (denoiser.prototypes, "update"),
+        "  centers": (denoiser.centers, "update"),
+        "  pseudo labels": (denoiser.pseudo_labels, "write"),
+        "optimiser": (trainer.optimizer, "step"),
+    }
+    kept = {name: getattr(*place) for name, place in parts.items()}
+    for name, (owner, method) in parts.items():
+        setattr(owner, method, functools.partial(timer, name, kept[name]))
+    model.train()
+    indices, size = list(trainer.sampler), 2 * trainer.args.per_device_train_batch_size
+    for at in range(0, (steps + 1) * size, size):
+        rows = trainer.train_dataset.__getitems__(indices[at : at + size])
+
+        def losses(rows: list[dict] = rows) -> torch.Tensor:
+            return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
+
+        loss = timer("collating, forward, denoiser, losses", losses)
+        timer("backward", loss.backward)
+        timer("clipping", torch.nn.utils.clip_grad_norm_, model.parameters(), trainer.args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+    for name, (owner, method) in parts.items():
+        setattr(owner, method, kept[name])
+    calls = {name: values[len(values) // (steps + 1) :] for name, values in timer.seconds.items()}
+    return {name: round(1000 * sum(values) / steps, 1) for name, values in calls.items()}
+
+
 def sequential_step(trainer: GlodeTrainer) -> SequentialStep:
     """The sequential step on the trainer's model, pseudo labels and datastore."""
     labels: PseudoLabels = trainer.denoiser.pseudo_labels
@@ -298,6 +337,7 @@ def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the settings of the bars alone; exit 1 where one falls short")
+    parser.add_argument("--profile", action="store_true", help="only where the time of a step goes, at the first bar's setting")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
     parser.add_argument("--repeats", type=int, default=9, help="timed repeats of each setting")
@@ -307,6 +347,12 @@ def main() -> None:
     console, results = Console(), {}
     with tempfile.TemporaryDirectory() as directory:
         run, model = trained(options, directory)
+        if options.profile:
+            figures = profile(target_trainer(run, model, BARS[0], options.seed))
+            path = ROOT / "benchmarks" / "results" / "profile.json"
+            path.write_text(json.dumps({"machine": machine(), "setting": str(BARS[0]), "ms": figures}, indent=2) + "\n")
+            console.print_json(data=figures)
+            return
         for setting in BARS if options.quick else dict.fromkeys((*BARS, *SWEEP)):
             trainer = target_trainer(run, model, setting, options.seed)
             figures = measure(trainer, options.repeats, options.seed)
