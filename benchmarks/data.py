@@ -70,12 +70,12 @@ def read(corpus: str, model: Path) -> dict:
     return {"sentences": len(sentences), "seconds": meter.figures, "mb": max(meter.peaks.values())}
 
 
-def evaluate(corpus: str, model: GlodeModel, tokenizer) -> dict:
+def evaluate(corpus: str, model: GlodeModel, tokenizer, directory: str) -> dict:
     """Seconds of an evaluation, and those of its parts that are not the model."""
     sentences = load_corpus(corpus, labelled=True)
     windows = build_features(sentences, tokenizer, model.config.max_tokens, model.config.max_span_length)
     arguments = trainer_glode.GlodeTrainingArguments(
-        output_dir=tempfile.mkdtemp(), disable_tqdm=True, report_to="none", use_cpu=True, mlm_weight=0.0
+        output_dir=directory, disable_tqdm=True, use_cpu=True, eval_strategy="no", load_best_model_at_end=False
     )
     trainer = trainer_glode.GlodeTrainer(model, arguments, tokenizer)
     seconds: dict[str, float] = {}
@@ -125,7 +125,7 @@ def main() -> int:
         corpus = repeated([given], options.eval_sentences, Path(directory, "test.iob2"))
         model = GlodeModel.from_pretrained(options.model)
         tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True)
-        figures["evaluation"] = evaluate(str(corpus), model, tokenizer)
+        figures["evaluation"] = evaluate(str(corpus), model, tokenizer, directory)
     bars = {
         "reading, tokenising, labelling, s": (sum(figures["first"]["seconds"].values()), 10.0),
         "memory above the start, MB": (figures["first"]["mb"], 300.0),

@@ -81,9 +81,11 @@ def plot(rows: dict[Setting, dict], path: Path) -> None:
             axes[0, column].plot(sizes, values[part], style, color="black", markerfacecolor="white", label=part)
         axes[1, column].plot(sizes, values["memory"], "o-", color="black", markerfacecolor="white")
         for row, label in enumerate(("seconds", "MB at the peak of a step")):
-            axes[row, column].set(xscale="log", yscale="log", xlabel=title, ylabel="" if column else label)
-            axes[row, column].set_xticks(sizes, [f"{size:,}" for size in sizes])
-            axes[row, column].minorticks_off()
+            axis = axes[row, column]
+            axis.set(xscale="log", yscale="linear" if row else "log", xlabel=title, ylabel="" if column else label)
+            axis.set_xticks(sizes, [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes], rotation=30)
+            axis.minorticks_off()
+            axis.set_ylim(bottom=0 if row else None)
     axes[0, 0].legend(fontsize="small")
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
