@@ -1,6 +1,9 @@
 """One of several processes that train a target model on a slice of the demo, in double precision: started by test_processes.py.
 
-torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES memory|mapped [CHECKPOINT]"""
+torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES memory|mapped HEAD_SCALE [CHECKPOINT]
+
+HEAD_SCALE multiplies the classifier's first weights: at 1 the tiny model finds no entity in so few steps, not even among the
+twenty training sentences that the scores are of."""
 
 import json
 import sys
@@ -23,9 +26,18 @@ from trainer_glode import GlodeTrainer, GlodeTrainingArguments  # noqa: E402
 LABELS = ["O", "LOC", "NEVER", "ORG", "PER"]  # a type without an entity
 
 
-def main(backbone: str, output: str, batch: str, source: str, target: str, labels_in: str, checkpoint: str | None = None) -> None:
+def main(
+    backbone: str,
+    output: str,
+    batch: str,
+    source: str,
+    target: str,
+    labels_in: str,
+    head_scale: str,
+    checkpoint: str | None = None,
+) -> None:
     tokenizer, length = AutoTokenizer.from_pretrained(backbone), 3
-    corpora = [load_corpus(str(ROOT / "demo" / name), True) for name in ("en/train.iob2", "de/test.iob2", "en/dev.iob2")]
+    corpora = [load_corpus(str(ROOT / "demo" / name), True) for name in ("en/train.iob2", "de/test.iob2", "en/train.iob2")]
     corpora = [corpus.select(range(int(number))) for corpus, number in zip(corpora, (source, target, 20), strict=True)]
     windows = [build_features(corpus, tokenizer, 64, length, LABELS) for corpus in corpora]
     windows[1] = windows[1].remove_columns(["begins", "lengths", "types"])
@@ -34,6 +46,7 @@ def main(backbone: str, output: str, batch: str, source: str, target: str, label
         AutoConfig.from_pretrained(backbone), max_span_length=length, head_dropout=0.0, id2label=dict(enumerate(LABELS))
     )
     model = GlodeModel.from_encoder(backbone, config).double()
+    model.classifier.linear.weight.data *= float(head_scale)
     words = [end - start for start, end in zip(windows[1]["own_start"], windows[1]["own_end"], strict=True)]
     arguments = GlodeTrainingArguments(
         output_dir=output,

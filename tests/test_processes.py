@@ -28,11 +28,12 @@ def train(
     target: int,
     *checkpoint: Path,
     labels: str = "memory",
+    head_scale: float = 1.0,
 ) -> dict:
     """The denoising state at the end, as each rank has it; the same on all ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29531"]
     command += [str(ROOT / "tests" / "process_worker.py"), str(backbone), str(output), str(batch // processes)]
-    command += [str(source), str(target), labels, *map(str, checkpoint)]
+    command += [str(source), str(target), labels, str(head_scale), *map(str, checkpoint)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -60,21 +61,22 @@ def assert_near(first: dict, second: dict) -> None:
 def test_one_two_and_three_processes_agree(backbone, tmp_path):
     states, scores = {}, {}
     for processes in (1, 2, 3):
-        states[processes] = train(backbone, tmp_path / str(processes), processes, 12, 50, 40)
+        states[processes] = train(backbone, tmp_path / str(processes), processes, 12, 50, 40, head_scale=50.0)
         scores[processes] = json.loads((tmp_path / str(processes) / "scores.json").read_text())
     assert scores[1]["changed"] > 0.01 and states[1]["pseudo_labels.refined_in"].min() == 3
+    assert scores[1]["eval_f1"] > 10.0
     for processes in (2, 3):
         assert_near(states[1], states[processes])
         for name in ("eval_precision", "eval_recall", "eval_f1"):
             assert scores[1][name] == pytest.approx(scores[processes][name], abs=0.1)
     checkpoint = sorted((tmp_path / "2").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
     names = ("pseudo_labels.probabilities", "prototypes.vectors", "thresholds.local.values", "datastore.vectors")
-    print(f"\n| processes | {' | '.join(names)} | dev F1 |\n|---|---|---|---|---|---|")
+    print(f"\n| processes | {' | '.join(names)} | F1 |\n|---|---|---|---|---|---|")
     for processes, state in states.items():
         row = " | ".join(f"{difference(states[1], state, name):.1e}" for name in names)
         print(f"| {processes} | {row} | {scores[processes]['eval_f1']:.2f} |")
     for processes in (1, 3):
-        resumed = train(backbone, tmp_path / f"resumed{processes}", processes, 12, 50, 40, checkpoint)
+        resumed = train(backbone, tmp_path / f"resumed{processes}", processes, 12, 50, 40, checkpoint, head_scale=50.0)
         assert_near(states[2], resumed)
 
 
