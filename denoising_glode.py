@@ -249,12 +249,12 @@ class Datastore:
     While an epoch runs, every entity span and a share of the O spans are collected, in a `reservoir` where they are more than the
     capacity; `rebuild` makes the index of them.
 
-    The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index of quantised vectors (4 bits for
-    two dimensions) is searched twice. The first look, into the nearest cells only, settles the spans whose neighbours all have
-    one type, as around most O spans. For the others a second look takes candidates from more cells and compares them exactly:
-    from the smallest power of two of cells that finds 95 % of their neighbours. Measured on a sample of stored vectors, `recall`
-    is what the second look finds, and `deviation` the mean error of the shares that both looks give. Vectors without clusters,
-    which no such index serves, keep the exact one.
+    The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index parts the vectors (in half
+    precision) into cells. Where the cells nearest to a span, of 2 K vectors together, hold one type alone, as around most O
+    spans, that is the answer and nothing is searched. The other spans are compared with the vectors of more cells: as many as
+    find 95 % of their neighbours. Measured on a sample of stored vectors, `recall` is what this search finds, and `deviation`
+    the mean error of all shares. Vectors without clusters, whose neighbours a quarter of the cells does not hold, keep the exact
+    index.
 
     Args:
         neighbors: K.
@@ -266,7 +266,7 @@ class Datastore:
         exact_size: the most vectors that are searched exactly.
     """
 
-    first_cells, candidates = 4, 8  # cells of the first look; candidates a neighbour of the second
+    nearest_cells = 16  # the most that may settle a span unsearched
 
     def __init__(
         self,
@@ -284,7 +284,7 @@ class Datastore:
         self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
         self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.index, self.cells = None, 0
+        self.index, self.cells, self.cell_types = None, 0, None
         self.recall, self.deviation = 1.0, 0.0
 
     def __len__(self) -> int:
@@ -347,35 +347,41 @@ class Datastore:
         self.index, self.cells, self.recall, self.deviation = _on_device(faiss.IndexFlatIP(self.size)), 0, 1.0, 0.0
         self.index.add(stored)
         if len(stored) > self.exact_size and isinstance(self.index, faiss.IndexFlat):
-            sample = torch.from_numpy(stored[:: len(stored) // 2048 + 1])
-            exact_shares = self.similarity(sample)
-            self._approximate(stored, sample.numpy())
-            self.deviation = float((self.similarity(sample) - exact_shares).abs().mean())
+            self._approximate(stored)
 
-    def _approximate(self, stored: np.ndarray, sample: np.ndarray) -> None:
-        """Replace the exact index by an approximate one, and find how many of its cells the second look needs."""
-        number = int(len(stored) ** 0.5)
-        quantisers = self.size // 2 if self.size % 2 == 0 else self.size
-        index = faiss.index_factory(self.size, f"IVF{number},PQ{quantisers}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
+    def _approximate(self, stored: np.ndarray) -> None:
+        """Replace the exact index by one of cells, and find in how many of them a search has to look."""
+        sample = torch.from_numpy(stored[:: len(stored) // 2048 + 1])
+        exact_shares, number = self.similarity(sample), 2 * int(len(stored) ** 0.5)
+        index = faiss.index_factory(self.size, f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
         index.train(stored[:: max(1, len(stored) // (50 * number))])
         index.add(stored)
-        mixed = sample[(self._first_look(index, sample).amax(1) < 1).numpy()]
-        least = self.index.search(mixed, self.neighbors)[0][:, -1:]  # by similarity: equal vectors may stand for each other
-        for cells in (2**i for i in range(2, number.bit_length() + 1)):
-            found = index.search(mixed, self.neighbors, params=self._second_look(cells))[0]
-            recall = float((found >= least - 1e-6).mean()) if len(mixed) else 1.0
+        index.make_direct_map()
+        cell = torch.from_numpy(faiss.vector_to_array(index.direct_map.array) >> 32)  # below it, the place in the cell
+        self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
+        self.cell_types.index_put_((cell, self.types.cpu()), torch.ones(len(cell), dtype=torch.double), accumulate=True)
+        mixed = sample[~self._settled(index, sample.numpy())[1]].numpy()
+        # Measured by similarity, because equal vectors may stand for each other; it is rounded to half precision.
+        least = self.index.search(mixed, self.neighbors)[0][:, -1:] - 1e-4
+        cells = 8
+        while cells <= number // 4:
+            found = index.search(mixed, self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
+            recall = float((found >= least).mean()) if len(mixed) else 1.0
             if recall >= 0.95:
                 self.index, self.cells, self.recall = index, cells, recall
+                self.deviation = float((self.similarity(sample) - exact_shares).abs().mean())
                 return
+            cells = cells * 3 // 2
 
-    def _first_look(self, index: faiss.Index, queries: np.ndarray) -> Tensor:
-        parameters = faiss.SearchParametersIVF(nprobe=self.first_cells)
-        return self._shares(faiss.downcast_index(index.base_index), queries, parameters)
-
-    def _second_look(self, cells: int) -> faiss.SearchParameters:
-        return faiss.IndexRefineSearchParameters(
-            k_factor=self.candidates, base_index_params=faiss.SearchParametersIVF(nprobe=cells)
-        )
+    def _settled(self, index: faiss.Index, queries: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The shares of the types in the nearest cells that hold 2 K vectors [queries, types], and whether they are the answer,
+        there being such cells and one type in them [queries]."""
+        nearest = index.quantizer.search(queries, min(self.nearest_cells, index.nlist))[1]
+        counts = self.cell_types[torch.from_numpy(nearest)].cumsum(1)
+        total = counts.sum(-1)
+        enough = total >= 2 * self.neighbors
+        counts = counts[torch.arange(len(counts)), enough.int().argmax(1)]
+        return F.normalize(counts, p=1, dim=1), enough[:, -1] & ((counts > 0).sum(1) == 1)
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """Eq. 9: the share of each type among the nearest K stored vectors.
@@ -386,15 +392,14 @@ class Datastore:
             return torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
         queries = np.ascontiguousarray(vectors.float().numpy(force=True))
         if not self.cells:
-            return self._shares(self.index, queries).to(vectors)
-        shares = self._first_look(self.index, queries)
-        mixed = (shares.amax(1) < 1).numpy()
-        shares[mixed] = self._shares(self.index, queries[mixed], self._second_look(self.cells))
+            return self._shares(queries).to(vectors)
+        shares, settled = self._settled(self.index, queries)
+        shares[~settled] = self._shares(queries[~settled], faiss.SearchParametersIVF(nprobe=self.cells))
         return shares.to(vectors)
 
-    def _shares(self, index: faiss.Index, queries: np.ndarray, parameters: faiss.SearchParameters | None = None) -> Tensor:
-        """The share of each type among the nearest neighbours that an index finds. [queries, types]"""
-        found = torch.from_numpy(index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
+    def _shares(self, queries: np.ndarray, parameters: faiss.SearchParameters | None = None) -> Tensor:
+        """The share of each type among the nearest neighbours that the index finds. [queries, types]"""
+        found = torch.from_numpy(self.index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
         hit = (found >= 0).double()  # the cells that were looked into may hold fewer than K
         counts = torch.zeros(len(queries), self.number_of_types, dtype=hit.dtype)
         counts.scatter_add_(1, self.types.cpu()[found.clamp(min=0)], hit)

@@ -136,8 +136,10 @@ def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, s
         fill(trainer, min(setting.datastore, REAL_VECTORS))
         denoiser.begin_epoch(epoch)
         copies = -(-setting.datastore // len(store))
-        vectors, types = store.vectors.repeat(copies, 1)[: setting.datastore], store.types.repeat(copies)[: setting.datastore]
-        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(copies * len(store), generator=generator)[: setting.datastore] % len(store)
+        vectors, types = store.vectors[chosen], store.types[chosen]
+        noise = torch.randn(vectors.shape, generator=generator)
         store.store(F.normalize(vectors + 0.03 * noise * (copies > 1), dim=-1), types)
     trainer.state.epoch = 2.0
     trainer.create_optimizer_and_scheduler(100)
