@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
-from speed import Setting, measure, ratios, target_trainer  # noqa: E402
+from speed import Setting, measure, target_trainer  # noqa: E402
 
 import run_crossner  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
@@ -77,7 +77,7 @@ def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="the same code with a tiny encoder on whatever is there")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -92,7 +92,6 @@ def main() -> int:
         run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), "--seed", str(options.seed)]))
         trainer = target_trainer(run, run.fresh_model(), SETTING, options.seed)
         figures = measure(trainer, options.repeats, options.seed)
-        figures["ratios"] = ratios(figures)
         flops, tokens = encoder_flops(trainer)
         peak = next((value for name, value in PEAK_FLOPS.items() if gpu and name in gpu), None)
         rate = flops / tokens * figures["tokens"] / figures["median"]["step"]

@@ -6,9 +6,9 @@ For each setting, alternating on the same batches of the demo corpus with the de
     encoder     the bare encoder's forward and backward on the same token sets (source, target, masked target)
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
 
-and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Ratios are those of the time spent
-in all repeats; medians stand beside them, and the memory that a step takes at its peak. Datastores beyond the vectors that the
-corpora give hold noisy copies of them.
+and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Step and encoder come first by
+turns. A ratio is the median of the ratios on one batch, with the quartiles beside it; so are seconds, and the memory that a step
+takes at its peak. Datastores beyond the vectors that the corpora give hold noisy copies of them.
 --quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
 tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
@@ -73,6 +73,7 @@ GROWTH = {
     "types": (4, 5, 20),
     "joined": (1, 2, 4),
 }
+RATIOS = ("step / encoder", "sequential / step", "head / encoder", "denoiser / encoder", "optimizer / encoder")
 SWEEP = tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
 
 
@@ -183,13 +184,15 @@ class Timer:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def figures(self) -> dict:
-        """Totals over all repeats but the first, and the medians."""
-        kept = {name: values[1:] for name, values in self.seconds.items()}
-        return {
-            "total": {name: round(sum(values), 4) for name, values in kept.items()},
-            "median": {name: round(statistics.median(values), 4) for name, values in kept.items()},
-        }
+    def medians(self) -> dict[str, float]:
+        """Of all repeats but the first."""
+        return {name: round(statistics.median(values[1:]), 4) for name, values in self.seconds.items()}
+
+    def ratios(self) -> dict[str, list[float]]:
+        """First quartile, median and third quartile of what one batch's parts cost beside each other."""
+        pairs = (name.split(" / ") for name in RATIOS)
+        quotients = ([a / b for a, b in zip(*(self.seconds[name][1:] for name in pair), strict=True)] for pair in pairs)
+        return {name: [round(q, 4) for q in statistics.quantiles(values)] for name, values in zip(RATIOS, quotients, strict=True)}
 
 
 def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
@@ -235,10 +238,11 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
     for repeat in range(repeats + 1):
         chosen = [indices[(repeat * size + i) % len(indices)] for i in range(size)]
         rows = trainer.train_dataset.__getitems__(chosen)
-        timer("step", step, rows)
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
         gradient = 1e-3 * torch.randn(*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
-        timer("encoder", encoder, batch, gradient)
+        turns = [("step", step, rows), ("encoder", encoder, batch, gradient)]
+        for turn in turns if repeat % 2 else reversed(turns):
+            timer(*turn)
         hidden = torch.randn(gradient[: len(batch["window"])].shape, device=model.device, requires_grad=True)
         timer("head", head, batch, hidden)
         drawn = torch.randint(len(indices) // 2, (2, size // 2), generator=generator)
@@ -249,7 +253,15 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
     denoiser.step = inner
     store = denoiser.datastore
     search = {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
-    return timer.figures() | search | {"tokens": batch["input_ids"].numel(), "peak_mb": peak_memory(step, rows)}
+    quartiles = timer.ratios()
+    return {
+        "median": timer.medians(),
+        "ratios": {name: median for name, (_, median, _) in quartiles.items()},
+        "quartiles": {name: [first, third] for name, (first, _, third) in quartiles.items()},
+        **search,
+        "tokens": batch["input_ids"].numel(),
+        "peak_mb": peak_memory(step, rows),
+    }
 
 
 def peak_memory(work: Callable, *args) -> float:
@@ -313,17 +325,6 @@ def sequential_step(trainer: GlodeTrainer) -> SequentialStep:
     return SequentialStep(trainer.model, trainer.processing_class, soft, store.vectors, store.types, store.neighbors)
 
 
-def ratios(figures: dict) -> dict[str, float]:
-    total = figures["total"]
-    return {
-        "step / encoder": round(total["step"] / total["encoder"], 3),
-        "sequential / step": round(total["sequential"] / total["step"], 3),
-        "head / encoder": round(total["head"] / total["encoder"], 4),
-        "denoiser / encoder": round(total["denoiser"] / total["encoder"], 4),
-        "optimizer / encoder": round(total["optimizer"] / total["encoder"], 4),
-    }
-
-
 def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
     """What is asked for: name, figure, at most or at least, bar."""
     large, short, long = (results[setting]["ratios"] for setting in BARS)
@@ -342,7 +343,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="only where the time of a step goes, at the first bar's setting")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
-    parser.add_argument("--repeats", type=int, default=9, help="timed repeats of each setting")
+    parser.add_argument("--repeats", type=int, default=11, help="timed repeats of each setting")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
@@ -357,9 +358,8 @@ def main() -> None:
             return
         for setting in BARS if options.quick else dict.fromkeys((*BARS, *SWEEP)):
             trainer = target_trainer(run, model, setting, options.seed)
-            figures = measure(trainer, options.repeats, options.seed)
-            results[setting] = figures | {"ratios": ratios(figures)}
-            console.print(f"{setting}: {results[setting]['ratios']}, recall {figures['recall']}")
+            results[setting] = figures = measure(trainer, options.repeats, options.seed)
+            console.print(f"{setting}: {figures['ratios']}, recall {figures['recall']}")
     console.print(table(results))
     checks = bars(results)
     missed = [check for check in checks if not (check[1] <= check[3] if check[2] == "<=" else check[1] >= check[3])]
@@ -379,7 +379,7 @@ def main() -> None:
 
 
 def table(results: dict[Setting, dict]) -> Table:
-    grid = Table(title="seconds (median) and ratios of the time spent")
+    grid = Table(title="seconds and ratios, medians")
     names = ("step", "encoder", "sequential", "denoiser", "head", "optimizer")
     for column in ("setting", *names, "step / encoder", "sequential / step"):
         grid.add_column(column, justify="left" if column == "setting" else "right")

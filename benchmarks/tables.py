@@ -131,11 +131,14 @@ def main() -> None:
         ["head / encoder, L 16", "head / encoder", BARS[2], "<= 0.05"],
         ["denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<= 0.05"],
     ]
-    found = [[name, str(rows[at]["ratios"][ratio]) if rows else NONE, bar] for name, ratio, at, bar in bars]
+    found = [
+        [name, *((rows[at]["ratios"][ratio], "{} to {}".format(*rows[at]["quartiles"][ratio])) if rows else (NONE, "")), bar]
+        for name, ratio, at, bar in bars
+    ]
     parts += [
         "## Bars (`python benchmarks/speed.py --quick`)\n",
         where(quick) if quick else "",
-        table(["", "figure", "bar"], found),
+        table(["", "median", "quartiles", "bar"], found),
     ]
     parts += [steps(rows) if rows else ""]
     parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
