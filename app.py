@@ -13,13 +13,18 @@ import os
 import sys
 from pathlib import Path
 
-import gradio as gr
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
 from safetensors import SafetensorError
 from transformers import pipeline
 
 from modeling_glode import GlodePipeline, InputError
+
+try:
+    import gradio as gr
+except ImportError:  # not among what training needs
+    print("error: the page is made by Gradio, which is not installed: pip install -r requirements-app.txt", file=sys.stderr)
+    sys.exit(2)
 
 RIGHT_TO_LEFT = {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ug", "dv"}
 # Dark enough for the white type names on them.

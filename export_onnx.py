@@ -1,6 +1,6 @@
 """Exports a token classifier (`--export_token_classifier`) to ONNX, and checks ONNX Runtime's output against PyTorch's.
 
-    pip install onnx onnxscript onnxruntime
+    pip install -r requirements-onnx.txt
     python export_onnx.py --model glode-demo/token_classifier --output glode-demo/onnx
 
 torch's exporter does it: optimum-onnx 0.1 asks for transformers < 4.58.
@@ -12,11 +12,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from modeling_glode import InputError
+
+try:
+    import onnx  # noqa: F401  torch's exporter asks for these two
+    import onnxruntime
+    import onnxscript  # noqa: F401
+except ImportError as error:  # not among what training needs
+    print(f"error: {error.name} is not installed, which the export takes: pip install -r requirements-onnx.txt", file=sys.stderr)
+    sys.exit(2)
 
 TEXTS = ["Maria Keller works for Siemens in Munich.", "王丽在北京的中国银行工作。", "ok"]
 TOLERANCE = 1e-4

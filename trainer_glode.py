@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import (
+    EvalPrediction,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -24,6 +25,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging
 
 from baselines_glode import BASELINES
@@ -481,6 +483,10 @@ class GlodeTrainer(Trainer):
 
     # --------------------------------------------------------------------------------------------------------- prediction
 
+    def _get_eval_sampler(self, eval_dataset: TwoStreams) -> list[int]:
+        """Windows of similar length share a batch; the longest come first, so that what memory lacks is seen at once."""
+        return np.argsort(-list_lengths(eval_dataset.source, "input_ids"), kind="stable").tolist()
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
         inputs = self._prepare_inputs(inputs)
@@ -497,12 +503,12 @@ class GlodeTrainer(Trainer):
     def predict_entities(self, windows: Dataset, sentences: int) -> list[list[tuple[int, int, str]]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
         compute_metrics, self.compute_metrics = self.compute_metrics, None
-        predictions = self.predict(TwoStreams(windows, None)).predictions
+        prediction = self.predict(TwoStreams(windows, None))
         self.compute_metrics = compute_metrics
-        return merge_windows([predictions], windows, sentences, self.model.config.id2label)
+        return merge_windows([by_window(prediction)], windows, sentences, self.model.config.id2label)
 
     def _dev_scores(self, prediction) -> dict[str, float]:
-        found = merge_windows([prediction.predictions], self.dev, len(self.dev_references), self.model.config.id2label)
+        found = merge_windows([by_window(prediction)], self.dev, len(self.dev_references), self.model.config.id2label)
         scores = entity_scores(self.dev_references, found)
         return {name: scores[name] for name in ("precision", "recall", "f1")}
 
@@ -610,6 +616,11 @@ def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
     row, begin, length, label, score = decode(logits, span_mask)
     found[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
     return found
+
+
+def by_window(prediction: EvalPrediction | PredictionOutput) -> np.ndarray:
+    """What `prediction_step` gave for each window, in their order. [windows, words, (type, length, probability)]"""
+    return prediction.predictions[prediction.label_ids.argsort()]
 
 
 def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:

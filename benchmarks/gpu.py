@@ -77,7 +77,7 @@ def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="the same code with a tiny encoder on whatever is there")
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

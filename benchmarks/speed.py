@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="only where the time of a step goes, at the first bar's setting")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
-    parser.add_argument("--repeats", type=int, default=11, help="timed repeats of each setting")
+    parser.add_argument("--repeats", type=int, default=9, help="timed repeats of each setting")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())

@@ -3,6 +3,7 @@ line that names what is wrong, with exit status 2, and before anything is traine
 
 import gzip
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -528,3 +529,17 @@ def test_markup_in_the_names_of_types_and_files_is_shown(tmp_path: Path, capsys)
 
 def test_a_token_classifier_needs_the_target_stage(command: Command):
     assert "give --stage all or target" in command.error(export_token_classifier="true", stage="source")
+
+
+@pytest.mark.parametrize(
+    ("script", "package", "message"),
+    [
+        ("app.py", "gradio", "the page is made by Gradio, which is not installed"),
+        ("export_onnx.py", "onnxscript", "onnxscript is not installed, which the export takes"),
+    ],
+)
+def test_a_package_that_training_does_not_need_is_named(monkeypatch, capsys, script: str, package: str, message: str):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
