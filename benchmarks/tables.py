@@ -86,7 +86,7 @@ def plot(rows: dict[Setting, dict], path: Path) -> None:
             axis.set_xticks(sizes, [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes], rotation=30)
             axis.minorticks_off()
             axis.set_ylim(bottom=0 if row else None)
-    axes[0, 0].legend(fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(styles))
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
@@ -121,7 +121,8 @@ def on_gpu(content: dict | None) -> str:
     return (where(content) + "\n" if content else "") + table(["", "XLM-R-large-shaped, bf16"], rows)
 
 
-def main() -> None:
+def page() -> str:
+    """All tables, from the results files."""
     parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
     quick, sweep, data, inference, gpu = (load(name) for name in ("speed-quick", "speed", "data", "inference", "gpu"))
     rows = by_setting(quick) if quick else {}
@@ -132,7 +133,15 @@ def main() -> None:
         ["denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<= 0.05"],
     ]
     found = [
-        [name, *((rows[at]["ratios"][ratio], "{} to {}".format(*rows[at]["quartiles"][ratio])) if rows else (NONE, "")), bar]
+        [
+            name,
+            *(
+                (f"{rows[at]['ratios'][ratio]:.3f}", "{:.3f} to {:.3f}".format(*rows[at]["quartiles"][ratio]))
+                if rows
+                else (NONE, "")
+            ),
+            bar,
+        ]
         for name, ratio, at, bar in bars
     ]
     parts += [
@@ -144,7 +153,6 @@ def main() -> None:
     parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
     if sweep:
         rows = by_setting(sweep)
-        plot(rows, ROOT / "docs" / "speed.png")
         parts += [where(sweep), steps(rows), "Exponents, from straight lines through the logarithms:\n", exponents(rows)]
         parts += ["![Growth](../../docs/speed.png)\n"]
     else:
@@ -152,7 +160,13 @@ def main() -> None:
     parts += ["## Reading and evaluating (`python benchmarks/data.py`)\n", reading(data) if data else f"{NONE}\n"]
     parts += ["## Tagging (`python benchmarks/inference.py`)\n", tagging(inference) if inference else f"{NONE}\n"]
     parts += ["## On a GPU (`python benchmarks/gpu.py`)\n", on_gpu(gpu)]
-    (RESULTS / "README.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+    return "\n".join(part for part in parts if part)
+
+
+def main() -> None:
+    (RESULTS / "README.md").write_text(page(), encoding="utf-8")
+    if sweep := load("speed"):
+        plot(by_setting(sweep), ROOT / "docs" / "speed.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Protects the study: what it counts equals plain loops, the significance test equals full enumeration, finished cells are never
 run again and a failed one stops nothing, a whole small grid runs, no word of a corpus gets into a results file, and the same
-results give the same report."""
+results give the same report, that of speed too."""
 
 import json
 import random
@@ -11,6 +11,7 @@ import cell
 import numpy as np
 import pytest
 import study
+import tables
 from analysis import calibration, changes, error_kinds, f1_of, familiarity, randomisation_test, recall_by, sentence_counts
 from grid import Cell, Suite
 from report import Results, write_report
@@ -206,6 +207,10 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
 def test_results_md_is_what_the_files_say(tmp_path):
     write_report([Suite("small"), Suite("paper")], ROOT / "benchmarks" / "results" / "study", tmp_path)
     assert (tmp_path / "RESULTS.md").read_bytes() == (ROOT / "RESULTS.md").read_bytes(), "python benchmarks/study.py --report"
+
+
+def test_the_page_of_speed_is_what_the_files_say():
+    assert tables.page() == (ROOT / "benchmarks" / "results" / "README.md").read_text(), "python benchmarks/tables.py"
 
 
 def test_the_commands_of_the_study(capsys, monkeypatch, tmp_path):
