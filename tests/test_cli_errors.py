@@ -535,7 +535,7 @@ def test_a_token_classifier_needs_the_target_stage(command: Command):
     ("script", "package", "message"),
     [
         ("app.py", "gradio", "the page is made by Gradio, which is not installed"),
-        ("export_onnx.py", "onnxscript", "onnxscript is not installed, which the export takes"),
+        ("export_onnx.py", "onnxscript", " is not installed, which the export takes: pip install -r requirements-onnx.txt"),
     ],
 )
 def test_a_package_that_training_does_not_need_is_named(monkeypatch, capsys, script: str, package: str, message: str):
