@@ -283,6 +283,7 @@ class Datastore:
         self.number_of_types, self.size, self.most_neighbors, self.neighbor_share = types, size, neighbors, neighbor_share
         self.outside_share, self.capacity, self.exact_size, self.seed = outside_share, capacity, exact_size, seed
         self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
+        self.host_types = self.types.cpu()
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.index, self.cells, self.cell_types = None, 0, None
         self.recall, self.deviation = 1.0, 0.0
@@ -342,7 +343,7 @@ class Datastore:
 
     def store(self, vectors: Tensor, types: Tensor) -> None:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
-        self.vectors, self.types = vectors, types
+        self.vectors, self.types, self.host_types = vectors, types, types.cpu()  # FAISS answers on the host
         stored = np.ascontiguousarray(vectors.numpy(force=True))
         self.index, self.cells, self.recall, self.deviation = _on_device(faiss.IndexFlatIP(self.size)), 0, 1.0, 0.0
         self.index.add(stored)
@@ -359,7 +360,7 @@ class Datastore:
         index.make_direct_map()
         cell = torch.from_numpy(faiss.vector_to_array(index.direct_map.array) >> 32)  # below it, the place in the cell
         self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
-        self.cell_types.index_put_((cell, self.types.cpu()), torch.ones(len(cell), dtype=torch.double), accumulate=True)
+        self.cell_types.index_put_((cell, self.host_types), torch.ones(len(cell), dtype=torch.double), accumulate=True)
         mixed = sample[~self._settled(index, sample.numpy())[1]].numpy()
         # Measured by similarity, because equal vectors may stand for each other; it is rounded to half precision.
         least = self.index.search(mixed, self.neighbors)[0][:, -1:] - 1e-4
@@ -402,7 +403,7 @@ class Datastore:
         found = torch.from_numpy(self.index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
         hit = (found >= 0).double()  # the cells that were looked into may hold fewer than K
         counts = torch.zeros(len(queries), self.number_of_types, dtype=hit.dtype)
-        counts.scatter_add_(1, self.types.cpu()[found.clamp(min=0)], hit)
+        counts.scatter_add_(1, self.host_types[found.clamp(min=0)], hit)
         return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
 
