@@ -252,14 +252,15 @@ class GlodeCollator:
 
     Returns a dictionary of tensors, for 2 source windows, 1 target window and its masked copy, with L = 2:
 
-        input_ids       [4, tokens]     source, target, masked copies of the target; without `keep_target` the copies alone
-        attention_mask  [4, tokens]
+        input_ids       [2, tokens]     source, padded to its own width; attention_mask likewise
+        target_input_ids  [2, tokens']  target, masked copies of the target; without `keep_target` the copies alone;
+                                        target_attention_mask likewise
         first_token     [3, words]      only windows that are scored; last_token and word_shapes likewise
         span_mask       [3, words, 2]   which cells of the grid are spans
         labels          [3, words, 2]   gold types of source spans; -100 for target spans and where there is no span
         window          [3]             the window in the target's pseudo labels; below 0 for source windows
         own_start       [3]             its first owned word
-        mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
+        mlm_labels      [4, wider]      the masked tokens; -100 elsewhere; `wider` is the wider of both widths
 
     What is masked is a pure function of the seed, the epoch and the window.
     """
@@ -286,6 +287,12 @@ class GlodeCollator:
         batch["own_start"] = own[1]
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
+        source = len(rows) - len(target)
+        if 0 < source < len(batch["input_ids"]):
+            widths = [max(len(row["input_ids"]) for row in part) for part in (rows[:source], rows[source:])]
+            for name in ("input_ids", "attention_mask"):
+                both = batch[name]
+                batch[name], batch[f"target_{name}"] = both[:source, : widths[0]], both[source:, : widths[1]]
         return batch
 
     def _mask(self, batch: dict[str, Tensor], first: int, indices: Sequence[int]) -> None:

@@ -510,6 +510,8 @@ class GlodeModel(PreTrainedModel):
         last_token: Tensor | None = None,
         word_shapes: Tensor | None = None,
         labels: Tensor | None = None,
+        target_input_ids: Tensor | None = None,
+        target_attention_mask: Tensor | None = None,
         mlm_labels: Tensor | None = None,
         mlm_tokens: Tensor | None = None,
         return_projection: bool = False,
@@ -518,15 +520,21 @@ class GlodeModel(PreTrainedModel):
         """
         Args:
             input_ids, attention_mask: [rows, tokens]. The first `batch` rows are scored as spans; rows after them (the
-                masked copies) only serve the language model, in the same encoder pass.
+                masked copies) only serve the language model.
+            target_input_ids, target_attention_mask: [further rows, further tokens], rows that follow those of `input_ids`.
+                Sentences of two languages differ in length: padded to one width they would take a tenth more time.
             first_token, last_token: [batch, words], positions of each word's first and last sub-token.
             word_shapes: [batch, words], see [`word_shape`]; 0 is padding.
             labels: [batch, words, length], types; -100 where there is no span.
-            mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
+            mlm_labels: [all rows, tokens of the wider part], the tokens to predict; -100 elsewhere.
             mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
             return_projection: compute the denoiser's vectors.
         """
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if target_input_ids is not None:
+            target = self.encoder(input_ids=target_input_ids, attention_mask=target_attention_mask).last_hidden_state
+            tokens = max(hidden.shape[1], target.shape[1])
+            hidden = torch.cat([F.pad(part, (0, 0, 0, tokens - part.shape[1])) for part in (hidden, target)])
         output = GlodeOutput()
         if mlm_labels is not None:
             masked = mlm_labels != -100

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
-from speed import Setting, measure, target_trainer  # noqa: E402
+from speed import Setting, measure, target_trainer, token_sets  # noqa: E402
 
 import run_crossner  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
@@ -53,11 +53,11 @@ def encoder_flops(trainer: GlodeTrainer) -> tuple[int, int]:
     """What the encoder's forward and backward compute for a batch, and the tokens of that batch."""
     indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
     batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(indices)))
-    tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    parts = token_sets(batch)
     with FlopCounterMode(display=False) as counter, trainer.compute_loss_context_manager():
-        trainer.model.encoder(**tokens).last_hidden_state.sum().backward()
+        sum(trainer.model.encoder(**part).last_hidden_state.sum() for part in parts).backward()
     trainer.optimizer.zero_grad()
-    return counter.get_total_flops(), tokens["input_ids"].numel()
+    return counter.get_total_flops(), sum(part["input_ids"].numel() for part in parts)
 
 
 def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:

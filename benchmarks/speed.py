@@ -7,8 +7,10 @@ For each setting, alternating on the same batches of the demo corpus with the de
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
 
 and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Step and encoder come first by
-turns. A ratio is the median of the ratios on one batch, with the quartiles beside it; so are seconds, and the memory that a step
-takes at its peak. Datastores beyond the vectors that the corpora give hold noisy copies of them.
+turns. A ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at
+random, the project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for
+both. Seconds are medians; then comes the memory that a step takes at its peak. Datastores beyond the vectors that the corpora
+give hold noisy copies of them.
 --quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
 tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
@@ -28,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
@@ -43,29 +46,35 @@ from sequential import SequentialStep  # noqa: E402
 
 import run_crossner  # noqa: E402
 from corpora_glode import SENTENCE  # noqa: E402
-from data_glode import build_features  # noqa: E402
+from data_glode import build_features, list_lengths  # noqa: E402
 from denoising_glode import PseudoLabels  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
 
+WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
 REAL_VECTORS = 20_000  # a datastore beyond this is filled up with noisy copies
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: stored vectors, L in words, sentences of each stream a batch, types, demo sentences joined to one."""
+    """One row of the table: stored vectors, L in words, sentences of each stream a batch, types, demo sentences joined to one,
+    and the standard deviation of the sentences' lengths beside their mean (0: the demo's own)."""
 
     datastore: int = 50_000
     length: int = 8
     batch: int = 16
     types: int = 4
     joined: int = 1
+    spread: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.datastore:,} stored, L {self.length}, batch {self.batch}, {self.types} types, {self.joined} joined"
+        text = f"{self.datastore:,} stored, L {self.length}, batch {self.batch}, {self.types} types, {self.joined} joined"
+        return text + (f", lengths spread by {self.spread:g}" if self.spread else "")
 
 
-BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16))
+REAL = 0.6  # spread of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
+BARS = (Setting(200_000), Setting(50_000, length=4, spread=REAL), Setting(50_000, length=16))
+QUICK = (*BARS, Setting(50_000, length=4))  # the second bar's setting on the demo's sentences, which are much of a length
 GROWTH = {
     "datastore": (1_000, 50_000, 200_000, 1_000_000),
     "length": (4, 8, 16),
@@ -73,8 +82,8 @@ GROWTH = {
     "types": (4, 5, 20),
     "joined": (1, 2, 4),
 }
-RATIOS = ("step / encoder", "sequential / step", "head / encoder", "denoiser / encoder", "optimizer / encoder")
-SWEEP = tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
+RATIOS = ("step / encoder", "head / encoder", "denoiser / encoder", "optimizer / encoder")
+SWEEP = QUICK + tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
 
 
 def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.Run, GlodeModel]:
@@ -120,11 +129,36 @@ def joined(corpus: Dataset, number: int, types: int) -> Dataset:
     return Dataset.from_list(rows, features=SENTENCE)
 
 
+def recut(corpus: Dataset, spread: float, seed: int) -> Dataset:
+    """The corpus's words, cut anew into sentences whose lengths are log-normal, with the mean that they have and a standard
+    deviation of `spread` times that. A cut that falls into an entity moves behind it."""
+    words = [word for sentence in corpus["words"] for word in sentence]
+    borders = np.cumsum([0, *(len(sentence) for sentence in corpus["words"])])
+    begins = np.concatenate([np.add(row, at) for row, at in zip(corpus["begins"], borders, strict=False)]).astype(int)
+    lengths, types = np.concatenate(corpus["lengths"]).astype(int), np.concatenate(corpus["types"])
+    sigma = np.sqrt(np.log1p(spread**2))
+    drawn = np.random.default_rng(seed).lognormal(np.log(len(words) / len(corpus)) - sigma**2 / 2, sigma, 2 * len(corpus))
+    cuts = np.cumsum(np.maximum(drawn.round(), 1)).astype(int)
+    inside = np.zeros(len(words) + 1, dtype=bool)  # a cut here would part an entity
+    for begin, length in zip(begins, lengths, strict=True):
+        inside[begin + 1 : begin + length] = True
+    free = np.flatnonzero(~inside)
+    cuts = np.unique([0, *free[np.searchsorted(free, cuts[cuts < len(words)])], len(words)])
+    rows = []
+    for start, end in itertools.pairwise(cuts.tolist()):
+        own = (begins >= start) & (begins < end)
+        row = {"words": words[start:end], "begins": begins[own] - start, "lengths": lengths[own], "types": types[own]}
+        rows.append(row)
+    return Dataset.from_list(rows, features=SENTENCE)
+
+
 def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, seed: int) -> GlodeTrainer:
     """A target-stage trainer in its third epoch: a trained model, its pseudo labels, thresholds, and a full datastore."""
     model = varied(model, setting, seed)
     labels = list(model.config.id2label.values())
     source, target = (joined(corpus, setting.joined, setting.types) for corpus in (run.corpora.source, run.corpora.target))
+    if setting.spread:
+        source, target = (recut(corpus, setting.spread, seed) for corpus in (source, target))
     source = build_features(source, run.tokenizer, model.config.max_tokens, setting.length, labels)
     target = build_features(target, run.tokenizer, model.config.max_tokens, setting.length)
     arguments = replace(run.training, per_device_train_batch_size=setting.batch, datastore_size=setting.datastore)
@@ -158,8 +192,8 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
         for at in range(0, len(indices), size):
             batch = trainer.data_collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
             batch.pop("mlm_labels", None)
-            rows = len(batch["first_token"])
-            batch |= {name: batch[name][:rows] for name in ("input_ids", "attention_mask")}
+            kept = len(batch["first_token"]) - len(batch["input_ids"])
+            batch |= {name: batch[name][:kept] for name in ("target_input_ids", "target_attention_mask")}
             trainer.state.global_step = 1000 * epoch + at
             trainer.compute_loss(trainer.model, batch)
             if sum(len(types) for _, types, *_ in store.collected) >= number:
@@ -185,23 +219,28 @@ class Timer:
         return time.perf_counter()
 
     def medians(self) -> dict[str, float]:
-        """Of all repeats but the first."""
-        return {name: round(statistics.median(values[1:]), 4) for name, values in self.seconds.items()}
+        """Of all repeats after the warm-up."""
+        return {name: round(statistics.median(values[WARM_UP:]), 4) for name, values in self.seconds.items()}
 
-    def ratios(self) -> dict[str, list[float]]:
-        """First quartile, median and third quartile of what one batch's parts cost beside each other."""
-        pairs = (name.split(" / ") for name in RATIOS)
-        quotients = ([a / b for a, b in zip(*(self.seconds[name][1:] for name in pair), strict=True)] for pair in pairs)
-        return {name: [round(q, 4) for q in statistics.quantiles(values)] for name, values in zip(RATIOS, quotients, strict=True)}
+    def quartiles(self, name: str) -> list[float]:
+        """First quartile, median and third quartile of what a batch costs one part beside another."""
+        over, under = (self.seconds[part][WARM_UP:] for part in name.split(" / "))
+        return [round(q, 4) for q in statistics.quantiles(a / b for a, b in zip(over, under, strict=True))]
+
+    def over_all(self, name: str) -> float:
+        """What all batches together cost one part beside another."""
+        over, under = (sum(self.seconds[part][WARM_UP:]) for part in name.split(" / "))
+        return round(over / under, 4)
 
 
-def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
-    """Seconds of the step, its parts, the bare encoder, the span head alone and the sequential step, batch by batch in turn."""
+def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool = True) -> dict:
+    """Seconds of the step, its parts, the bare encoder, the span head alone and, where asked for, the sequential step, batch by
+    batch in turn."""
     model, optimizer, denoiser, timer = trainer.model, trainer.optimizer, trainer.denoiser, Timer()
     model.train()
-    indices, size = list(trainer.sampler), 2 * trainer.args.per_device_train_batch_size
-    sequential = sequential_step(trainer)
-    generator = torch.Generator().manual_seed(seed)
+    size, sequential = 2 * trainer.args.per_device_train_batch_size, sequential_step(trainer)
+    batches = epoch_of_batches(trainer, repeats)
+    drawn = at_random(batches, torch.Generator().manual_seed(seed))
     inner = denoiser.step
     denoiser.step = lambda *args, **kwargs: timer("denoiser", inner, *args, **kwargs)
 
@@ -222,10 +261,10 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
         loss.backward()
         update()
 
-    def encoder(batch: dict, gradient: torch.Tensor) -> None:
+    def encoder(parts: list[dict], gradients: list[torch.Tensor]) -> None:
         with trainer.compute_loss_context_manager():
-            hidden = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        hidden.backward(gradient.to(hidden))
+            hidden = [model.encoder(**part).last_hidden_state for part in parts]
+        torch.autograd.backward(hidden, [gradient.to(part) for part, gradient in zip(hidden, gradients, strict=True)])
         optimizer.zero_grad()
 
     def head(batch: dict, hidden: torch.Tensor) -> None:
@@ -235,33 +274,57 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int) -> dict:
         logits.backward(torch.ones_like(logits))
         optimizer.zero_grad()
 
-    for repeat in range(repeats + 1):
-        chosen = [indices[(repeat * size + i) % len(indices)] for i in range(size)]
-        rows = trainer.train_dataset.__getitems__(chosen)
+    for repeat in range(WARM_UP + repeats):
+        rows = trainer.train_dataset.__getitems__(batches[repeat].tolist())
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
-        gradient = 1e-3 * torch.randn(*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
-        turns = [("step", step, rows), ("encoder", encoder, batch, gradient)]
+        parts = token_sets(batch)
+        gradients = [1e-3 * torch.randn(*part["input_ids"].shape, model.config.encoder_config.hidden_size) for part in parts]
+        turns = [("step", step, rows), ("encoder", encoder, parts, gradients)]
         for turn in turns if repeat % 2 else reversed(turns):
             timer(*turn)
-        hidden = torch.randn(gradient[: len(batch["window"])].shape, device=model.device, requires_grad=True)
+        shape = (len(batch["window"]), batch["mlm_labels"].shape[1], gradients[0].shape[-1])
+        hidden = torch.randn(shape, device=model.device, requires_grad=True)
         timer("head", head, batch, hidden)
-        drawn = torch.randint(len(indices) // 2, (2, size // 2), generator=generator)
-        source, target = trainer.train_dataset.source, trainer.train_dataset.target
-        source_rows = [source[i] for i in (drawn[0] % len(source)).tolist()]
-        target_rows = [target[i] | {"window": i} for i in (drawn[1] % len(target)).tolist()]
-        timer("sequential", one_by_one, source_rows, target_rows)
+        if sequentially:
+            mixed = trainer.train_dataset.__getitems__(drawn[repeat].tolist())
+            timer("sequential", one_by_one, mixed[: size // 2], mixed[size // 2 :])
     denoiser.step = inner
     store = denoiser.datastore
     search = {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
-    quartiles = timer.ratios()
+    quartiles = {name: timer.quartiles(name) for name in RATIOS}
+    ratios = {name: median for name, (_, median, _) in quartiles.items()}
     return {
         "median": timer.medians(),
-        "ratios": {name: median for name, (_, median, _) in quartiles.items()},
+        "ratios": ratios | ({"sequential / step": timer.over_all("sequential / step")} if sequentially else {}),
         "quartiles": {name: [first, third] for name, (first, _, third) in quartiles.items()},
         **search,
-        "tokens": batch["input_ids"].numel(),
+        "tokens": sum(part["input_ids"].numel() for part in parts),
         "peak_mb": peak_memory(step, rows),
     }
+
+
+def epoch_of_batches(trainer: GlodeTrainer, number: int) -> torch.Tensor:
+    """[WARM_UP + number, windows]: the widest batch of an epoch for warming up, so that its memory is there, then `number` in the
+    sampler's order, which starts anew at the epoch's end."""
+    batches = torch.tensor(list(trainer.sampler)).view(-1, 2 * trainer.args.per_device_train_batch_size)
+    streams = (trainer.train_dataset.source, trainer.train_dataset.target)
+    tokens = torch.from_numpy(np.concatenate([list_lengths(stream, "input_ids") for stream in streams]))
+    widest = tokens[batches % len(tokens)].max(dim=1).values.argmax()
+    return torch.cat([batches[widest].expand(WARM_UP, -1), batches[torch.arange(number) % len(batches)]])
+
+
+def token_sets(batch: dict) -> list[dict[str, torch.Tensor]]:
+    """What passes the encoder: the source, and the target with its masked copies."""
+    names = ("input_ids", "attention_mask")
+    return [{name: batch[prefix + name] for name in names} for prefix in ("", "target_")]
+
+
+def at_random(batches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """[repeats, batch]: each stream's sentences in random order over all batches but those for warming up."""
+    mixed = batches.clone()
+    for stream in mixed[WARM_UP:].chunk(2, dim=1):
+        stream[:] = stream.flatten()[torch.randperm(stream.numel(), generator=generator)].view_as(stream)
+    return mixed
 
 
 def peak_memory(work: Callable, *args) -> float:
@@ -330,7 +393,7 @@ def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
     large, short, long = (results[setting]["ratios"] for setting in BARS)
     return [
         ("step / encoder, 200,000 stored, L 8", large["step / encoder"], "<=", 1.10),
-        ("sequential / step, 50,000 stored, L 4", short["sequential / step"], ">=", 2.0),
+        ("sequential / step, 50,000 stored, L 4, lengths as real ones", short["sequential / step"], ">=", 2.0),
         ("head / encoder, L 16", long["head / encoder"], "<=", 0.05),
         ("denoiser / encoder, 200,000 stored, L 8", large["denoiser / encoder"], "<=", 0.05),
         ("recall@K of the search, 200,000 stored", results[BARS[0]]["recall"], ">=", 0.95),
@@ -343,9 +406,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="only where the time of a step goes, at the first bar's setting")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
-    parser.add_argument("--repeats", type=int, default=9, help="timed repeats of each setting")
+    parser.add_argument("--repeats", type=int, help="timed batches of each setting; 20, an epoch, with --quick, else 9")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    options.repeats = options.repeats or (20 if options.quick else 9)
     torch.set_num_threads(os.cpu_count())
     console, results = Console(), {}
     with tempfile.TemporaryDirectory() as directory:
@@ -356,9 +420,10 @@ def main() -> None:
             path.write_text(json.dumps({"machine": machine(), "setting": str(BARS[0]), "ms": figures}, indent=2) + "\n")
             console.print_json(data=figures)
             return
-        for setting in BARS if options.quick else dict.fromkeys((*BARS, *SWEEP)):
+        for setting in QUICK if options.quick else dict.fromkeys(SWEEP):
             trainer = target_trainer(run, model, setting, options.seed)
-            results[setting] = figures = measure(trainer, options.repeats, options.seed)
+            sequentially = not options.quick or setting.length == BARS[1].length  # no bar is on it elsewhere
+            results[setting] = figures = measure(trainer, options.repeats, options.seed, sequentially)
             console.print(f"{setting}: {figures['ratios']}, recall {figures['recall']}")
     console.print(table(results))
     checks = bars(results)
@@ -384,10 +449,9 @@ def table(results: dict[Setting, dict]) -> Table:
     for column in ("setting", *names, "step / encoder", "sequential / step"):
         grid.add_column(column, justify="left" if column == "setting" else "right")
     for setting, figures in results.items():
-        seconds = [f"{figures['median'][name]:.3f}" for name in names]
-        grid.add_row(
-            str(setting), *seconds, *(f"{figures['ratios'][name]:.3f}" for name in ("step / encoder", "sequential / step"))
-        )
+        cells = [figures["median"].get(name) for name in names]
+        cells += [figures["ratios"].get(name) for name in ("step / encoder", "sequential / step")]
+        grid.add_row(str(setting), *("" if cell is None else f"{cell:.3f}" for cell in cells))
     return grid
 
 
