@@ -31,9 +31,9 @@ def where(content: dict) -> str:
 
 
 def by_setting(content: dict) -> dict[Setting, dict]:
-    """The rows of a file of benchmarks/speed.py."""
+    """The rows of a file of benchmarks/speed.py; sizes that a row does not name are the setting's defaults."""
     fields = Setting.__dataclass_fields__
-    return {Setting(**{name: row[name] for name in fields}): row for row in content["rows"]}
+    return {Setting(**{name: row[name] for name in fields if name in row}): row for row in content["rows"]}
 
 
 def steps(rows: dict[Setting, dict]) -> str:
