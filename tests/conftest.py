@@ -1,5 +1,6 @@
 """What all tests share: tiny encoders made from a configuration, a tokenizer trained on the spot, a small world of sentences."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,10 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
     tokenizer.train_from_iterator(texts, trainer)
+    # The trainer goes through hash tables: order and last digits of what it finds are other ones in each process.
+    pieces = [(piece, round(score, 1)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    pieces[len(special) :] = sorted(pieces[len(special) :])
+    tokenizer.model = models.Unigram(pieces, unk_id=special.index("<unk>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
     names |= {"unk_token": "<unk>", "mask_token": "<mask>"}
