@@ -69,7 +69,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainer)
     # The trainer goes through hash tables: order and last digits of what it finds are other ones in each process.
     pieces = [(piece, round(score, 1)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
-    pieces[len(special) :] = sorted(pieces[len(special) :])
+    pieces[len(special) :] = sorted(pieces[len(special) :], key=lambda entry: (-entry[1], entry[0]))
     tokenizer.model = models.Unigram(pieces, unk_id=special.index("<unk>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
