@@ -288,7 +288,7 @@ class GlodeTrainer(Trainer):
     """Trains a [`GlodeModel`] on labelled source text and unlabelled target text.
 
     Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt +
-    w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams pass the encoder in one
+    w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams are in one
     batch.
 
     Args:
@@ -403,6 +403,11 @@ class GlodeTrainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
+
+    def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
+        """Of the tokens of both parts of a batch; the Trainer's own count knows `input_ids` alone."""
+        parts = (inputs[name] for name in ("input_ids", "target_input_ids") if name in inputs)
+        return sum(super(GlodeTrainer, self).floating_point_ops({"input_ids": part}) for part in parts)
 
     # --------------------------------------------------------------------------------------------------------------- loss
 

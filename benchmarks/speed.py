@@ -73,8 +73,7 @@ class Setting:
 
 
 REAL = 0.6  # spread of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
-BARS = (Setting(200_000), Setting(50_000, length=4, spread=REAL), Setting(50_000, length=16))
-QUICK = (*BARS, Setting(50_000, length=4))  # the second bar's setting on the demo's sentences, which are much of a length
+BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16), Setting(50_000, length=4, spread=REAL))
 GROWTH = {
     "datastore": (1_000, 50_000, 200_000, 1_000_000),
     "length": (4, 8, 16),
@@ -83,7 +82,7 @@ GROWTH = {
     "joined": (1, 2, 4),
 }
 RATIOS = ("step / encoder", "head / encoder", "denoiser / encoder", "optimizer / encoder")
-SWEEP = QUICK + tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
+SWEEP = BARS + tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
 
 
 def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.Run, GlodeModel]:
@@ -134,7 +133,7 @@ def recut(corpus: Dataset, spread: float, seed: int) -> Dataset:
     deviation of `spread` times that. A cut that falls into an entity moves behind it."""
     words = [word for sentence in corpus["words"] for word in sentence]
     borders = np.cumsum([0, *(len(sentence) for sentence in corpus["words"])])
-    begins = np.concatenate([np.add(row, at) for row, at in zip(corpus["begins"], borders, strict=False)]).astype(int)
+    begins = np.concatenate([np.add(row, at) for row, at in zip(corpus["begins"], borders[:-1], strict=True)]).astype(int)
     lengths, types = np.concatenate(corpus["lengths"]).astype(int), np.concatenate(corpus["types"])
     sigma = np.sqrt(np.log1p(spread**2))
     drawn = np.random.default_rng(seed).lognormal(np.log(len(words) / len(corpus)) - sigma**2 / 2, sigma, 2 * len(corpus))
@@ -390,10 +389,11 @@ def sequential_step(trainer: GlodeTrainer) -> SequentialStep:
 
 def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
     """What is asked for: name, figure, at most or at least, bar."""
-    large, short, long = (results[setting]["ratios"] for setting in BARS)
+    large, short, long, real = (results[setting]["ratios"] for setting in BARS)
     return [
         ("step / encoder, 200,000 stored, L 8", large["step / encoder"], "<=", 1.10),
-        ("sequential / step, 50,000 stored, L 4, lengths as real ones", short["sequential / step"], ">=", 2.0),
+        ("sequential / step, 50,000 stored, L 4", short["sequential / step"], ">=", 2.0),
+        ("the same, lengths spread as real ones", real["sequential / step"], ">=", 2.0),
         ("head / encoder, L 16", long["head / encoder"], "<=", 0.05),
         ("denoiser / encoder, 200,000 stored, L 8", large["denoiser / encoder"], "<=", 0.05),
         ("recall@K of the search, 200,000 stored", results[BARS[0]]["recall"], ">=", 0.95),
@@ -420,7 +420,7 @@ def main() -> None:
             path.write_text(json.dumps({"machine": machine(), "setting": str(BARS[0]), "ms": figures}, indent=2) + "\n")
             console.print_json(data=figures)
             return
-        for setting in QUICK if options.quick else dict.fromkeys(SWEEP):
+        for setting in BARS if options.quick else dict.fromkeys(SWEEP):
             trainer = target_trainer(run, model, setting, options.seed)
             sequentially = not options.quick or setting.length == BARS[1].length  # no bar is on it elsewhere
             results[setting] = figures = measure(trainer, options.repeats, options.seed, sequentially)

@@ -184,6 +184,15 @@ def test_target_labels_never_reach_the_training(backbone, tokenizer, corpus, win
     assert torch.equal(results[0][1], results[1][1])
 
 
+def test_operations_are_counted_for_both_parts_of_a_batch(backbone, tokenizer, windows, unlabeled, tmp_path):
+    streams = {"source": windows, "target": unlabeled}
+    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, mlm_weight=1e-3), tokenizer, **streams)
+    batch = trainer.data_collator(trainer.train_dataset.__getitems__([0, 1, len(windows), len(windows) + 1]))
+    tokens = batch["input_ids"].numel() + batch["target_input_ids"].numel()
+    expected = 6 * tokens * trainer.model.num_parameters(exclude_embeddings=True)
+    assert trainer.floating_point_ops(batch) == expected
+
+
 def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, windows, unlabeled, tmp_path):
     trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, per_device_eval_batch_size=7), tokenizer, source=windows)
     labels = trainer.assign_pseudo_labels(unlabeled)
