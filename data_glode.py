@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from modeling_glode import InputError, collate_windows, encode_words, in_words, resolve, span_grid
+from packing_glode import pack_rows
 from random_glode import uniform
 
 _VERSION = 3  # of the features in the cache of `datasets`, which does not notice when the code here changes
@@ -252,15 +253,16 @@ class GlodeCollator:
 
     Returns a dictionary of tensors, for 2 source windows, 1 target window and its masked copy, with L = 2:
 
-        input_ids       [2, tokens]     source, padded to its own width; attention_mask likewise
-        target_input_ids  [2, tokens']  target, masked copies of the target; without `keep_target` the copies alone;
-                                        target_attention_mask likewise
+        input_ids       [4, tokens]     source, target, masked copies of the target; the target itself only with `keep_target`;
+                                        attention_mask likewise
         first_token     [3, words]      only windows that are scored; last_token and word_shapes likewise
         span_mask       [3, words, 2]   which cells of the grid are spans
         labels          [3, words, 2]   gold types of source spans; -100 for target spans and where there is no span
         window          [3]             the window in the target's pseudo labels; below 0 for source windows
         own_start       [3]             its first owned word
-        mlm_labels      [4, wider]      the masked tokens; -100 elsewhere; `wider` is the wider of both widths
+        mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
+
+    With `first_position` (see `pack_encoder`) the rows of tokens are packed into one, see `pack_rows`.
 
     What is masked is a pure function of the seed, the epoch and the window.
     """
@@ -270,6 +272,7 @@ class GlodeCollator:
     mlm_probability: float = 0.0
     keep_target: bool = True
     seed: int = 0
+    first_position: int | None = None
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         target = [row for row in rows if row.get("window", -1) >= 0]
@@ -287,13 +290,7 @@ class GlodeCollator:
         batch["own_start"] = own[1]
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
-        source = len(rows) - len(target)
-        if 0 < source < len(batch["input_ids"]):
-            widths = [max(len(row["input_ids"]) for row in part) for part in (rows[:source], rows[source:])]
-            for name in ("input_ids", "attention_mask"):
-                both = batch[name]
-                batch[name], batch[f"target_{name}"] = both[:source, : widths[0]], both[source:, : widths[1]]
-        return batch
+        return batch if self.first_position is None else pack_rows(batch, self.first_position)
 
     def _mask(self, batch: dict[str, Tensor], first: int, indices: Sequence[int]) -> None:
         """Replace each ordinary token of the rows from `first` on by the mask token, with the given probability (eq. 2)."""

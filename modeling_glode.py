@@ -510,10 +510,10 @@ class GlodeModel(PreTrainedModel):
         last_token: Tensor | None = None,
         word_shapes: Tensor | None = None,
         labels: Tensor | None = None,
-        target_input_ids: Tensor | None = None,
-        target_attention_mask: Tensor | None = None,
         mlm_labels: Tensor | None = None,
         mlm_tokens: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_places: Tensor | None = None,
         return_projection: bool = False,
         return_dict: bool = True,
     ) -> GlodeOutput:
@@ -521,20 +521,17 @@ class GlodeModel(PreTrainedModel):
         Args:
             input_ids, attention_mask: [rows, tokens]. The first `batch` rows are scored as spans; rows after them (the
                 masked copies) only serve the language model.
-            target_input_ids, target_attention_mask: [further rows, further tokens], rows that follow those of `input_ids`.
-                Sentences of two languages differ in length: padded to one width they would take a tenth more time.
             first_token, last_token: [batch, words], positions of each word's first and last sub-token.
             word_shapes: [batch, words], see [`word_shape`]; 0 is padding.
             labels: [batch, words, length], types; -100 where there is no span.
-            mlm_labels: [all rows, tokens of the wider part], the tokens to predict; -100 elsewhere.
+            mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
             mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
+            position_ids, token_places: of a batch whose rows are packed into one, as training has them: then `input_ids` and
+                `mlm_labels` are [1, tokens], and `first_token` and `last_token` positions in that row.
             return_projection: compute the denoiser's vectors.
         """
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if target_input_ids is not None:
-            target = self.encoder(input_ids=target_input_ids, attention_mask=target_attention_mask).last_hidden_state
-            tokens = max(hidden.shape[1], target.shape[1])
-            hidden = torch.cat([F.pad(part, (0, 0, 0, tokens - part.shape[1])) for part in (hidden, target)])
+        packed = {"position_ids": position_ids, "token_places": token_places} if token_places is not None else {}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **packed).last_hidden_state
         output = GlodeOutput()
         if mlm_labels is not None:
             masked = mlm_labels != -100
@@ -553,9 +550,9 @@ class GlodeModel(PreTrainedModel):
     def score_spans(
         self, hidden: Tensor, first_token: Tensor, last_token: Tensor, word_shapes: Tensor, return_projection: bool = False
     ) -> dict[str, Tensor]:
-        """The head on the encoder's output [rows, tokens, hidden]: `logits`, and `projection` where asked for, see
-        [`GlodeOutput`]; the other arguments are those of `forward`."""
-        rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None]
+        """The head on the encoder's output [rows, tokens, hidden], or [1, tokens, hidden] of a packed batch: `logits`, and
+        `projection` where asked for, see [`GlodeOutput`]; the other arguments are those of `forward`."""
+        rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None].clamp(max=hidden.shape[0] - 1)
         # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
         hidden = self.dropout(F.layer_norm(hidden[: len(rows)], hidden.shape[-1:]))
         features = (

@@ -44,6 +44,7 @@ from data_glode import (
 from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
 from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeModel, InputError, decode
+from packing_glode import pack_encoder, replace_dropout
 from random_glode import uniform
 
 logger = logging.get_logger(__name__)
@@ -328,8 +329,14 @@ class GlodeTrainer(Trainer):
         model.mlm_head.requires_grad_(mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and pseudo_labels is not None))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
+        replace_dropout(model)
         collator = GlodeCollator(
-            processing_class, length, args.mlm_probability if mlm else 0.0, pseudo_labels is not None, args.seed
+            processing_class,
+            length,
+            mlm_probability=args.mlm_probability if mlm else 0.0,
+            keep_target=pseudo_labels is not None,
+            seed=args.seed,
+            first_position=pack_encoder(model.encoder),
         )
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         self.dev, self.dev_references = dev, dev_references
@@ -403,11 +410,6 @@ class GlodeTrainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
-
-    def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
-        """Of the tokens of both parts of a batch; the Trainer's own count knows `input_ids` alone."""
-        parts = (inputs[name] for name in ("input_ids", "target_input_ids") if name in inputs)
-        return sum(super(GlodeTrainer, self).floating_point_ops({"input_ids": part}) for part in parts)
 
     # --------------------------------------------------------------------------------------------------------------- loss
 
@@ -500,10 +502,10 @@ class GlodeTrainer(Trainer):
 
     @torch.no_grad()
     def _logits(self, model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        window, span_mask = inputs["window"], inputs["span_mask"]
-        names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
+        known = ("input_ids", "attention_mask", "position_ids", "token_places", "first_token", "last_token", "word_shapes")
         with self.compute_loss_context_manager():
-            return model(**{name: inputs[name] for name in names}).logits, span_mask, window
+            logits = model(**{name: inputs[name] for name in known if name in inputs}).logits
+        return logits, inputs["span_mask"], inputs["window"]
 
     def predict_entities(self, windows: Dataset, sentences: int) -> list[list[tuple[int, int, str]]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""

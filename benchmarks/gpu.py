@@ -52,8 +52,7 @@ def random_backbone(shape: dict[str, int], directory: str) -> str:
 def encoder_flops(trainer: GlodeTrainer) -> tuple[int, int]:
     """What the encoder's forward and backward compute for a batch, and the tokens of that batch."""
     indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
-    batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(indices)))
-    parts = token_sets(batch)
+    parts = token_sets(trainer, trainer.train_dataset.__getitems__(indices))
     with FlopCounterMode(display=False) as counter, trainer.compute_loss_context_manager():
         sum(trainer.model.encoder(**part).last_hidden_state.sum() for part in parts).backward()
     trainer.optimizer.zero_grad()

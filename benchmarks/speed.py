@@ -3,8 +3,11 @@
 For each setting, alternating on the same batches of the demo corpus with the demo's backbone and recipe:
 
     step        the project's: collating, encoder, span head, MLM, denoising, losses, backward, clipping, optimiser
-    encoder     the bare encoder's forward and backward on the same token sets (source, target, masked target)
-    sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
+    encoder     the bare encoder's forward and backward on the same token sets (source; target and masked target), as transformers
+                has it: padded rows, nn.Dropout
+    packed      the same encoder's forward and backward as the step uses it (packing_glode.py)
+    sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py), with the
+                encoder as transformers has it
 
 and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Step and encoder come first by
 turns. A ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at
@@ -74,6 +77,7 @@ class Setting:
 
 REAL = 0.6  # spread of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
 BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16), Setting(50_000, length=4, spread=REAL))
+ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places")
 GROWTH = {
     "datastore": (1_000, 50_000, 200_000, 1_000_000),
     "length": (4, 8, 16),
@@ -81,7 +85,7 @@ GROWTH = {
     "types": (4, 5, 20),
     "joined": (1, 2, 4),
 }
-RATIOS = ("step / encoder", "head / encoder", "denoiser / encoder", "optimizer / encoder")
+RATIOS = ("step / encoder", "step / packed", "head / encoder", "denoiser / encoder", "optimizer / encoder")
 SWEEP = BARS + tuple(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes)
 
 
@@ -184,15 +188,13 @@ def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, s
 def fill(trainer: GlodeTrainer, number: int) -> None:
     """Pass the corpora through the denoiser until the datastore's next vectors are `number`."""
     size, store = 2 * trainer.args.per_device_train_batch_size, trainer.denoiser.datastore
+    collator = replace(trainer.data_collator, mlm_probability=0.0)
     trainer.model.train()
     for epoch in itertools.count():
         trainer.sampler.set_epoch(epoch)
         indices = list(trainer.sampler)
         for at in range(0, len(indices), size):
-            batch = trainer.data_collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
-            batch.pop("mlm_labels", None)
-            kept = len(batch["first_token"]) - len(batch["input_ids"])
-            batch |= {name: batch[name][:kept] for name in ("target_input_ids", "target_attention_mask")}
+            batch = collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
             trainer.state.global_step = 1000 * epoch + at
             trainer.compute_loss(trainer.model, batch)
             if sum(len(types) for _, types, *_ in store.collected) >= number:
@@ -233,17 +235,19 @@ class Timer:
 
 
 def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool = True) -> dict:
-    """Seconds of the step, its parts, the bare encoder, the span head alone and, where asked for, the sequential step, batch by
-    batch in turn."""
+    """Seconds of the step, its parts, the bare encoder, the same packed, the span head alone and, where asked for, the sequential
+    step, batch by batch in turn."""
     model, optimizer, denoiser, timer = trainer.model, trainer.optimizer, trainer.denoiser, Timer()
     model.train()
-    size, sequential = 2 * trainer.args.per_device_train_batch_size, sequential_step(trainer)
+    plain = as_transformers_has_it(model)
+    plain_optimizer = torch.optim.AdamW([p for p in plain.parameters() if p.requires_grad], 1e-5, fused=True)
+    size, sequential = 2 * trainer.args.per_device_train_batch_size, sequential_step(trainer, plain)
     batches = epoch_of_batches(trainer, repeats)
     drawn = at_random(batches, torch.Generator().manual_seed(seed))
     inner = denoiser.step
     denoiser.step = lambda *args, **kwargs: timer("denoiser", inner, *args, **kwargs)
 
-    def update() -> None:
+    def update(model: GlodeModel = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -258,13 +262,13 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
         with trainer.compute_loss_context_manager():
             loss = sequential.loss(source, target)
         loss.backward()
-        update()
+        update(plain, plain_optimizer)
 
-    def encoder(parts: list[dict], gradients: list[torch.Tensor]) -> None:
+    def encoder(model: GlodeModel, parts: list[dict]) -> None:
         with trainer.compute_loss_context_manager():
             hidden = [model.encoder(**part).last_hidden_state for part in parts]
-        torch.autograd.backward(hidden, [gradient.to(part) for part, gradient in zip(hidden, gradients, strict=True)])
-        optimizer.zero_grad()
+        torch.autograd.backward(hidden, [torch.full_like(part, 1e-3) for part in hidden])
+        model.zero_grad()
 
     def head(batch: dict, hidden: torch.Tensor) -> None:
         words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
@@ -276,12 +280,12 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
     for repeat in range(WARM_UP + repeats):
         rows = trainer.train_dataset.__getitems__(batches[repeat].tolist())
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
-        parts = token_sets(batch)
-        gradients = [1e-3 * torch.randn(*part["input_ids"].shape, model.config.encoder_config.hidden_size) for part in parts]
-        turns = [("step", step, rows), ("encoder", encoder, parts, gradients)]
+        turns = [("step", step, rows), ("encoder", encoder, plain, token_sets(trainer, rows))]
         for turn in turns if repeat % 2 else reversed(turns):
             timer(*turn)
-        shape = (len(batch["window"]), batch["mlm_labels"].shape[1], gradients[0].shape[-1])
+        tokens = {name: batch[name] for name in ENCODER_INPUTS if name in batch}
+        timer("packed", encoder, model, [tokens])
+        shape = (*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
         hidden = torch.randn(shape, device=model.device, requires_grad=True)
         timer("head", head, batch, hidden)
         if sequentially:
@@ -297,7 +301,7 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
         "ratios": ratios | ({"sequential / step": timer.over_all("sequential / step")} if sequentially else {}),
         "quartiles": {name: [first, third] for name, (first, _, third) in quartiles.items()},
         **search,
-        "tokens": sum(part["input_ids"].numel() for part in parts),
+        "tokens": batch["input_ids"].numel(),
         "peak_mb": peak_memory(step, rows),
     }
 
@@ -312,10 +316,25 @@ def epoch_of_batches(trainer: GlodeTrainer, number: int) -> torch.Tensor:
     return torch.cat([batches[widest].expand(WARM_UP, -1), batches[torch.arange(number) % len(batches)]])
 
 
-def token_sets(batch: dict) -> list[dict[str, torch.Tensor]]:
-    """What passes the encoder: the source, and the target with its masked copies."""
-    names = ("input_ids", "attention_mask")
-    return [{name: batch[prefix + name] for name in names} for prefix in ("", "target_")]
+def token_sets(trainer: GlodeTrainer, rows: list[dict]) -> list[dict[str, torch.Tensor]]:
+    """What passes the encoder, in padded rows: the source, and the target with its masked copies."""
+    batch = trainer._prepare_inputs(replace(trainer.data_collator, first_position=None)(rows))
+    tokens, mask, source = batch["input_ids"], batch["attention_mask"], trainer.args.per_device_train_batch_size
+    parts = []
+    for part in (slice(0, source), slice(source, None)):
+        width = int(mask[part].sum(1).max())
+        parts.append({"input_ids": tokens[part, :width], "attention_mask": mask[part, :width]})
+    return parts
+
+
+def as_transformers_has_it(model: GlodeModel) -> GlodeModel:
+    """A copy that reads padded rows, with the attention and the dropout of the encoder's own code."""
+    copy = GlodeModel(GlodeConfig.from_dict(model.config.to_dict())).to(model.device)
+    copy.load_state_dict(model.state_dict())
+    trained = dict(model.named_parameters())
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(trained[name].requires_grad)
+    return copy.train()
 
 
 def at_random(batches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -379,12 +398,12 @@ def profile(trainer: GlodeTrainer, steps: int = 5) -> dict[str, float]:
     return {name: round(1000 * sum(values) / steps, 1) for name, values in calls.items()}
 
 
-def sequential_step(trainer: GlodeTrainer) -> SequentialStep:
-    """The sequential step on the trainer's model, pseudo labels and datastore."""
+def sequential_step(trainer: GlodeTrainer, model: GlodeModel) -> SequentialStep:
+    """The sequential step on a model, and the trainer's pseudo labels and datastore."""
     labels: PseudoLabels = trainer.denoiser.pseudo_labels
     soft = [part.clone() for part in labels.probabilities.split(labels.offsets.diff().tolist())]
     store = trainer.denoiser.datastore
-    return SequentialStep(trainer.model, trainer.processing_class, soft, store.vectors, store.types, store.neighbors)
+    return SequentialStep(model, trainer.processing_class, soft, store.vectors, store.types, store.neighbors)
 
 
 def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
@@ -445,7 +464,7 @@ def main() -> None:
 
 def table(results: dict[Setting, dict]) -> Table:
     grid = Table(title="seconds and ratios, medians")
-    names = ("step", "encoder", "sequential", "denoiser", "head", "optimizer")
+    names = ("step", "encoder", "packed", "sequential", "denoiser", "head", "optimizer")
     for column in ("setting", *names, "step / encoder", "sequential / step"):
         grid.add_column(column, justify="left" if column == "setting" else "right")
     for setting, figures in results.items():

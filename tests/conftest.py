@@ -82,9 +82,10 @@ def tokenizer(corpus: Dataset) -> PreTrainedTokenizerFast:
     return make_tokenizer([" ".join(words) for words in corpus["words"]])
 
 
-def tiny_encoder_config(kind: str, vocabulary: int):
+def tiny_encoder_config(kind: str, vocabulary: int, **options):
     """Configuration of a tiny encoder without dropout."""
-    config = AutoConfig.for_model(kind, **{**TINY, "vocab_size": vocabulary, "pad_token_id": 1, **ENCODERS[kind]})
+    options = ENCODERS.get(kind, {}) | options
+    config = AutoConfig.for_model(kind, **{**TINY, "vocab_size": vocabulary, "pad_token_id": 1, **options})
     for name in config.to_dict():
         if "drop" in name and isinstance(getattr(config, name), (int, float)):
             setattr(config, name, 0.0)

@@ -294,22 +294,18 @@ def test_collated_shapes(streams: TwoStreams, tokenizer):
     """The example of the class' docstring: 2 source windows, 1 target window and its masked copy, L = 2."""
     rows = streams.__getitems__([0, 4, 23])
     batch = GlodeCollator(tokenizer, 2, mlm_probability=0.5)(rows)
-    lengths = [len(row["input_ids"]) for row in rows]
-    words = max(len(row["first_token"]) for row in rows)
-    shapes = dict.fromkeys(("input_ids", "attention_mask"), (2, max(lengths[:2]))) | {"mlm_labels": (4, max(lengths))}
-    shapes |= dict.fromkeys(("target_input_ids", "target_attention_mask"), (2, lengths[2]))
+    tokens, words = max(len(row["input_ids"]) for row in rows), max(len(row["first_token"]) for row in rows)
+    shapes = dict.fromkeys(("input_ids", "attention_mask", "mlm_labels"), (4, tokens))
     shapes |= dict.fromkeys(("first_token", "last_token", "word_shapes"), (3, words))
     shapes |= {"span_mask": (3, words, 2), "labels": (3, words, 2), "window": (3,), "own_start": (3,)}
     assert {name: tuple(value.shape) for name, value in batch.items()} == shapes
     assert batch["window"].tolist()[2] == 3 and (batch["window"][:2] < 0).all()
-    inputs = [*batch["input_ids"], *batch["target_input_ids"]]
-    masks = [*batch["attention_mask"], *batch["target_attention_mask"]]
     for i, row in enumerate([*rows, rows[2]]):
         number = len(row["input_ids"])
-        assert masks[i].tolist() == [1] * number + [0] * (len(inputs[i]) - number)
-        assert (inputs[i][number:] == tokenizer.pad_token_id).all()
+        assert batch["attention_mask"][i].tolist() == [1] * number + [0] * (tokens - number)
+        assert (batch["input_ids"][i, number:] == tokenizer.pad_token_id).all()
         if i < 3:
-            assert inputs[i][:number].tolist() == row["input_ids"]
+            assert batch["input_ids"][i, :number].tolist() == row["input_ids"]
             for name in ("first_token", "last_token", "word_shapes"):
                 assert batch[name][i].tolist() == row[name] + [0] * (words - len(row[name]))
 
@@ -340,8 +336,8 @@ def test_only_copies_of_the_target_are_masked(streams: TwoStreams, tokenizer, ke
     rows = streams.__getitems__([0, 1, 2, 22, 27])
     batch = GlodeCollator(tokenizer, 2, mlm_probability=1.0, keep_target=keep_target)(rows)
     scored = 5 if keep_target else 3
-    inputs = [*batch["input_ids"], *batch["target_input_ids"]]
-    assert len(batch["input_ids"]) == 3 and len(inputs) == scored + 2
+    inputs = batch["input_ids"]
+    assert len(inputs) == scored + 2
     assert batch["first_token"].shape[0] == batch["span_mask"].shape[0] == batch["labels"].shape[0] == scored
     assert len(batch["window"]) == len(batch["own_start"]) == scored
     assert (batch["mlm_labels"][:scored] == -100).all()
@@ -353,13 +349,6 @@ def test_only_copies_of_the_target_are_masked(streams: TwoStreams, tokenizer, ke
         assert inputs[i][:number].tolist() == wanted
         assert batch["mlm_labels"][i, :number].tolist() == [-100 if t in special else t for t in row["input_ids"]]
         assert (batch["mlm_labels"][i, number:] == -100).all()
-
-
-def test_one_stream_is_one_part(streams: TwoStreams, tokenizer):
-    """Source windows alone, and target windows that are neither kept nor masked, leave nothing for a second encoder pass."""
-    for indices, rows in (([0, 1], 2), ([0, 22], 1)):
-        batch = GlodeCollator(tokenizer, 2, keep_target=False)(streams.__getitems__(indices))
-        assert len(batch["input_ids"]) == rows and not any(name.startswith("target") for name in batch)
 
 
 def test_masks_depend_on_seed_and_batch_alone(streams: TwoStreams, tokenizer):

@@ -240,21 +240,6 @@ def test_the_mlm_output_matrix_is_the_input_embedding():
     assert embedding.grad[inputs["input_ids"][-1, 0]].any()
 
 
-@pytest.mark.parametrize("numbers", [[7, 6, 3, 2], [2, 3, 6, 7]])
-def test_rows_of_two_widths_are_as_rows_of_one(numbers: list[int]):
-    model, inputs = tiny_model().double(), random_inputs(numbers)
-    together = model(**inputs, return_projection=True)
-    apart = dict(inputs)
-    for name in ("input_ids", "attention_mask"):
-        for part, key in ((slice(0, 2), name), (slice(2, None), f"target_{name}")):
-            apart[key] = inputs[name][part, : inputs["attention_mask"][part].sum(1).max()]
-    assert apart["input_ids"].shape[1] != apart["target_input_ids"].shape[1]
-    output, valid = model(**apart, return_projection=True), valid_cells(numbers, 7, 3)
-    torch.testing.assert_close(output.logits[valid], together.logits[valid])
-    torch.testing.assert_close(output.projection[valid], together.projection[valid])
-    torch.testing.assert_close(output.mlm_loss, together.mlm_loss)
-
-
 def test_mlm_loss_without_a_masked_token_is_zero():
     model, inputs = tiny_model(), random_inputs([3, 2])
     inputs["mlm_labels"].fill_(-100)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoConfig, set_seed
 
-from data_glode import build_features, gold_entities, label_names
+from data_glode import GlodeCollator, build_features, gold_entities, label_names
 from denoising_glode import PseudoLabels
 from metrics_glode import entity_scores
 from modeling_glode import GlodeConfig, GlodeModel, InputError
@@ -184,20 +184,19 @@ def test_target_labels_never_reach_the_training(backbone, tokenizer, corpus, win
     assert torch.equal(results[0][1], results[1][1])
 
 
-def test_operations_are_counted_for_both_parts_of_a_batch(backbone, tokenizer, windows, unlabeled, tmp_path):
+def test_operations_are_counted_for_the_tokens_that_there_are(backbone, tokenizer, windows, unlabeled, tmp_path):
     streams = {"source": windows, "target": unlabeled}
     trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, mlm_weight=1e-3), tokenizer, **streams)
-    batch = trainer.data_collator(trainer.train_dataset.__getitems__([0, 1, len(windows), len(windows) + 1]))
-    tokens = batch["input_ids"].numel() + batch["target_input_ids"].numel()
-    expected = 6 * tokens * trainer.model.num_parameters(exclude_embeddings=True)
-    assert trainer.floating_point_ops(batch) == expected
+    rows = trainer.train_dataset.__getitems__([0, 1, len(windows), len(windows) + 1])
+    expected = 6 * sum(len(row["input_ids"]) for row in rows) * trainer.model.num_parameters(exclude_embeddings=True)
+    assert trainer.floating_point_ops(trainer.data_collator(rows)) == expected
 
 
 def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, windows, unlabeled, tmp_path):
     trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, per_device_eval_batch_size=7), tokenizer, source=windows)
     labels = trainer.assign_pseudo_labels(unlabeled)
     row = unlabeled[3]
-    batch = trainer.data_collator([row | {"index": 3}])
+    batch = GlodeCollator(tokenizer, trainer.model.config.max_span_length)([row | {"index": 3}])
     names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
     with torch.no_grad():
         expected = trainer.model.eval()(**{name: batch[name] for name in names}).logits.softmax(-1)[0]
