@@ -38,8 +38,8 @@ def by_setting(content: dict) -> dict[Setting, dict]:
 
 def steps(rows: dict[Setting, dict]) -> str:
     """Seconds and ratios, a row a setting."""
-    parts = ("step", "encoder", "sequential", "denoiser", "head", "optimizer")
-    ratios = ("step / encoder", "sequential / step", "denoiser / encoder", "head / encoder")
+    parts = ("step", "encoder", "packed", "sequential", "denoiser", "head", "optimizer")
+    ratios = ("step / encoder", "step / packed", "sequential / step", "denoiser / encoder", "head / encoder")
     header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K"]
     lines = []
     for setting, row in rows.items():
