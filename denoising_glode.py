@@ -251,10 +251,10 @@ class Datastore:
 
     The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index parts the vectors (in half
     precision) into cells. Where the cells nearest to a span, of 2 K vectors together, are of one type but for one in a hundred,
-    as around most O spans, their shares are the answer and nothing is searched. The other spans are compared with the vectors of more cells: as many as
-    find 95 % of their neighbours. Measured on a sample of stored vectors, `recall` is what this search finds, and `deviation`
-    the mean error of all shares. Vectors without clusters, whose neighbours a quarter of the cells does not hold, keep the exact
-    index.
+    as around most O spans, their shares are the answer and nothing is searched. The other spans are compared with the vectors of
+    more cells: as many as find 95 % of their neighbours. Measured on a sample of stored vectors, `recall` is what this search
+    finds, and `deviation` the mean error of all shares. Vectors without clusters, whose neighbours a quarter of the cells does
+    not hold, keep the exact index.
 
     Args:
         neighbors: K.
