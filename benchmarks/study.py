@@ -5,13 +5,16 @@
 
 A cell is a run of run_crossner.py in a process of its own. Its result, counts without a word of the corpora, goes to
 benchmarks/results/study/SUITE/PAIR/VARIANT-SEED.json; a cell with a result is never run again. Variants that start from one
-source model share its pseudo labels. Arguments that are not the study's own go to every cell, such as --use_cpu true.
+source model share its pseudo labels. Where these were lost, as on another machine, the source model is trained again; if other
+labels come of it, its result is replaced and what was measured with the old labels is measured again. Arguments that are not the
+study's own go to every cell, such as --use_cpu true.
 
     --only 'conll-*/glode/0'    some cells: a pattern of PAIR/VARIANT/SEED, * for anything
     --time_limit 90             stop after so many minutes, between two cells
 """
 
 import argparse
+import hashlib
 import json
 import resource
 import shutil
@@ -58,17 +61,17 @@ class Study:
         """
         started = time.monotonic()
         cells = [cell for cell in self.suite.cells() if fnmatch(str(cell), only)]
-        open_cells = [cell for cell in cells if cell not in self.seconds]
-        print(f"suite {self.suite.name}: {len(cells) - len(open_cells)} of {len(cells)} cells are there")
-        for position, cell in enumerate(open_cells):
-            expected = self.expected_seconds(cell)
-            if (time.monotonic() - started + expected) / 60 > time_limit:
-                print(f"the time limit is near: {len(open_cells) - position} cells are left for another time")
+        there = sum(cell in self.seconds for cell in cells)
+        print(f"suite {self.suite.name}: {there} of {len(cells)} cells are there")
+        while open_cells := [cell for cell in cells if cell not in self.seconds and cell not in self.failed]:
+            cell = open_cells[0]
+            if (time.monotonic() - started + self.expected_seconds(cell)) / 60 > time_limit:
+                print(f"the time limit is near: {len(open_cells)} cells are left for another time")
                 break
-            print(f"[{len(cells) - len(open_cells) + position + 1}/{len(cells)}] {cell}", end=" ", flush=True)
+            print(f"[{len(cells) - len(open_cells) + 1}/{len(cells)}] {cell}", end=" ", flush=True)
             if self.run_cell(cell):
                 f1 = self.read(cell)["scores"]["test"]["strict"]["f1"]
-                left = sum(map(self.expected_seconds, open_cells[position + 1 :]))
+                left = sum(self.expected_seconds(cell) for cell in open_cells[1:])
                 print(f"F1 {f1:.1f}, {self.seconds[cell]:.0f} s; about {left / 60:.0f} min left", flush=True)
         if self.failed:
             print(f"{len(self.failed)} cells failed: {', '.join(map(str, self.failed))}")
@@ -92,13 +95,14 @@ class Study:
         """Train and count a cell, after the source model that its pseudo labels come from, if need be. False: it failed."""
         directory = self.directory(cell)
         arguments = ["--output_dir", str(directory / "run"), "--disable_tqdm", "true", "--report_to", "none"]
-        settings = self.suite.settings(cell)
+        settings, digests = self.suite.settings(cell), {}
         if teacher := self.suite.teacher_of(cell.variant):
             teacher = Cell(cell.pair, teacher, cell.seed)
             labels = self.directory(teacher) / LABELS
             if not labels.exists() and (teacher in self.failed or not self.run_cell(teacher)):
                 return self.fail(cell, f"{teacher} gave no pseudo labels")
             arguments += ["--pseudo_labels", str(labels)]
+            digests["teacher_labels"] = digest(labels)
         for name, value in (settings | self.files(cell)).items():
             value = str(ROOT / value) if name == "config" else value
             arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
@@ -108,16 +112,32 @@ class Study:
         if self.launch([str(directory / "result.json"), *arguments, *self.extra], directory / "log.txt") != 0:
             return self.fail(cell, f"see {directory / 'log.txt'}")
         seconds, cpu = round(time.perf_counter() - started, 1), round(cpu_seconds() - cpu, 1)
-        if cell not in self.seconds:  # a source model whose labels were lost is trained again, but its result stands
+        if not teacher:
+            (directory / "run" / LABELS).rename(directory / LABELS)
+            digests["pseudo_labels"] = digest(directory / LABELS)
+        trained_again = cell in self.seconds
+        if not trained_again or self.read(cell).get("pseudo_labels") != digests["pseudo_labels"]:
             content = {"suite": self.suite.name, "pair": cell.pair, "variant": cell.variant, "seed": cell.seed}
-            content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds, "cpu_seconds": cpu}
+            content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds, "cpu_seconds": cpu} | digests
             content |= json.loads((directory / "result.json").read_text(encoding="utf-8"))
             write_result(cell.file(self.results), content)
             self.seconds[cell] = seconds
-        if not teacher:
-            (directory / "run" / LABELS).rename(directory / LABELS)
+            if trained_again:
+                self.forget_students(cell)
         shutil.rmtree(directory / "run")
         return True
+
+    def forget_students(self, teacher: Cell) -> None:
+        """Take away the results of what was trained on other pseudo labels of a source model than it gives now."""
+        mine = (
+            Cell(teacher.pair, name, teacher.seed)
+            for name in self.suite.variants
+            if self.suite.teacher_of(name) == teacher.variant
+        )
+        stale = [cell for cell in mine if self.seconds.pop(cell, None) is not None]
+        for cell in stale:
+            cell.file(self.results).unlink()
+        print(f"({teacher} gave other pseudo labels than before: {len(stale)} cells start from them anew)", end=" ", flush=True)
 
     def fail(self, cell: Cell, why: str) -> bool:
         """Note and say that a cell failed; gives False."""
@@ -148,6 +168,11 @@ class Study:
         else:
             files |= {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
         return languages | files
+
+
+def digest(path: Path) -> str:
+    """What tells a file's content from any other's."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def cpu_seconds() -> float:

@@ -94,17 +94,17 @@ def test_suites_ask_for_what_there_is(name, tmp_path):
 
 
 class FakeCells:
-    """Stands in for the process of a cell: notes what was asked for, and fails where told to."""
+    """Stands in for the process of a cell: notes what was asked for, and fails where told to. `labels` come of every model."""
 
-    def __init__(self, failing: str = "nothing"):
-        self.failing, self.asked = failing, []
+    def __init__(self, failing: str = "nothing", labels: str = ""):
+        self.failing, self.labels, self.asked = failing, labels, []
 
     def __call__(self, arguments: list[str], log: Path) -> int:
         name = Path(arguments[0]).parent.name
         self.asked.append(name)
         if self.failing in name:
             return 1
-        (Path(arguments[0]).parent / "run" / LABELS).touch()
+        (Path(arguments[0]).parent / "run" / LABELS).write_text(self.labels)
         Path(arguments[0]).write_text(json.dumps({"scores": {"test": {"strict": {"f1": 50.0}}}}))
         return 0
 
@@ -136,7 +136,7 @@ def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, capsys):
     assert launch.asked.count("plain-0") == 1 and "glode-0" not in launch.asked and "supervised-0" in launch.asked
 
 
-def test_lost_labels_are_made_again_and_the_result_stands(tmp_path):
+def test_lost_labels_are_made_again_and_the_same_ones_change_nothing(tmp_path):
     smoke(tmp_path, FakeCells()).run("*/plain/0")
     result = Cell("demo-en-de", "plain", 0).file(tmp_path / "results" / "smoke")
     before = result.read_bytes()
@@ -144,6 +144,26 @@ def test_lost_labels_are_made_again_and_the_result_stands(tmp_path):
     launch = FakeCells()
     smoke(tmp_path, launch).run("*/glode/0")
     assert launch.asked == ["plain-0", "glode-0"] and result.read_bytes() == before
+
+
+def test_what_was_measured_with_other_labels_is_measured_again(tmp_path, capsys):
+    """A row of a table must not compare variants that start from different draws of the source model."""
+    smoke(tmp_path, FakeCells()).run("*/*f*/*")
+    teacher, student = (Cell("demo-en-de", name, 0).file(tmp_path / "results" / "smoke") for name in ("plain", "confidence"))
+    before = json.loads(student.read_text())["teacher_labels"]
+    assert before == json.loads(teacher.read_text())["pseudo_labels"]
+    for labels in tmp_path.rglob(LABELS):
+        labels.unlink()
+    launch = FakeCells(labels="other")
+    assert smoke(tmp_path, launch).run("*/[cg]*/0") == 0
+    assert launch.asked[:2] == ["plain-0", "glode-0"] and "confidence-0" in launch.asked
+    assert "gave other pseudo labels than before: 2 cells" in capsys.readouterr().out
+    assert not Cell("demo-en-de", "self-training", 0).file(tmp_path / "results" / "smoke").exists()  # not asked for just now
+    after = json.loads(student.read_text())["teacher_labels"]
+    assert after != before and after == json.loads(teacher.read_text())["pseudo_labels"]
+    again = FakeCells()
+    smoke(tmp_path, again).run("*/[cg]*/0")
+    assert again.asked == []
 
 
 def test_the_time_limit_stops_between_cells(tmp_path, capsys):
