@@ -102,7 +102,7 @@ class Study:
             if not labels.exists() and (teacher in self.failed or not self.run_cell(teacher)):
                 return self.fail(cell, f"{teacher} gave no pseudo labels")
             arguments += ["--pseudo_labels", str(labels)]
-            digests["teacher_labels"] = digest(labels)
+            digests["teacher_sha256"] = digest(labels)
         for name, value in (settings | self.files(cell)).items():
             value = str(ROOT / value) if name == "config" else value
             arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
@@ -114,9 +114,9 @@ class Study:
         seconds, cpu = round(time.perf_counter() - started, 1), round(cpu_seconds() - cpu, 1)
         if not teacher:
             (directory / "run" / LABELS).rename(directory / LABELS)
-            digests["pseudo_labels"] = digest(directory / LABELS)
+            digests["labels_sha256"] = digest(directory / LABELS)
         trained_again = cell in self.seconds
-        if not trained_again or self.read(cell).get("pseudo_labels") != digests["pseudo_labels"]:
+        if not trained_again or self.read(cell).get("labels_sha256") != digests["labels_sha256"]:
             content = {"suite": self.suite.name, "pair": cell.pair, "variant": cell.variant, "seed": cell.seed}
             content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds, "cpu_seconds": cpu} | digests
             content |= json.loads((directory / "result.json").read_text(encoding="utf-8"))

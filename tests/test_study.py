@@ -150,8 +150,8 @@ def test_what_was_measured_with_other_labels_is_measured_again(tmp_path, capsys)
     """A row of a table must not compare variants that start from different draws of the source model."""
     smoke(tmp_path, FakeCells()).run("*/*f*/*")
     teacher, student = (Cell("demo-en-de", name, 0).file(tmp_path / "results" / "smoke") for name in ("plain", "confidence"))
-    before = json.loads(student.read_text())["teacher_labels"]
-    assert before == json.loads(teacher.read_text())["pseudo_labels"]
+    before = json.loads(student.read_text())["teacher_sha256"]
+    assert before == json.loads(teacher.read_text())["labels_sha256"]
     for labels in tmp_path.rglob(LABELS):
         labels.unlink()
     launch = FakeCells(labels="other")
@@ -159,8 +159,8 @@ def test_what_was_measured_with_other_labels_is_measured_again(tmp_path, capsys)
     assert launch.asked[:2] == ["plain-0", "glode-0"] and "confidence-0" in launch.asked
     assert "gave other pseudo labels than before: 2 cells" in capsys.readouterr().out
     assert not Cell("demo-en-de", "self-training", 0).file(tmp_path / "results" / "smoke").exists()  # not asked for just now
-    after = json.loads(student.read_text())["teacher_labels"]
-    assert after != before and after == json.loads(teacher.read_text())["pseudo_labels"]
+    after = json.loads(student.read_text())["teacher_sha256"]
+    assert after != before and after == json.loads(teacher.read_text())["labels_sha256"]
     again = FakeCells()
     smoke(tmp_path, again).run("*/[cg]*/0")
     assert again.asked == []
