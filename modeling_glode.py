@@ -526,8 +526,9 @@ class GlodeModel(PreTrainedModel):
             labels: [batch, words, length], types; -100 where there is no span.
             mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
             mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
-            position_ids, token_places: of a batch whose rows are packed into one, as training has them: then `input_ids` and
-                `mlm_labels` are [1, tokens], and `first_token` and `last_token` positions in that row.
+            position_ids, token_places: [1, tokens] and [tokens], of a batch whose rows are packed into one, as training has them:
+                then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool [rows, 1, 1, width], and
+                `first_token` and `last_token` are positions in that row.
             return_projection: compute the denoiser's vectors.
         """
         packed = {"position_ids": position_ids, "token_places": token_places} if token_places is not None else {}

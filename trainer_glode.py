@@ -289,8 +289,8 @@ class GlodeTrainer(Trainer):
     """Trains a [`GlodeModel`] on labelled source text and unlabelled target text.
 
     Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt +
-    w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams are in one
-    batch.
+    w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams are in
+    one batch.
 
     Args:
         source: labelled windows, see `build_features`.

@@ -171,7 +171,7 @@ class Study:
 
 
 def digest(path: Path) -> str:
-    """What tells a file's content from any other's."""
+    """SHA-256 of a file's content, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
