@@ -108,6 +108,8 @@ def main() -> int:
     parser.add_argument("--eval_sentences", type=int, default=10_000)
     parser.add_argument("--read", metavar="FILE", help="only read this file, in this process")
     options = parser.parse_args()
+    if not (options.model / "config.json").is_file():
+        parser.error(f"--model {options.model}: no model is there. Train one: accelerate launch run_crossner.py --target_lang de")
     torch.set_num_threads(os.cpu_count())
     if options.read:
         print(json.dumps(read(options.read, options.model)))

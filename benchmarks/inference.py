@@ -180,6 +180,8 @@ def main() -> None:
     parser.add_argument("--span_marker_python", default=sys.executable, help="interpreter of an environment with SpanMarker")
     parser.add_argument("--gliner_python", default=sys.executable, help="interpreter of an environment with GLiNER")
     options = parser.parse_args()
+    if not (options.model / "config.json").is_file():
+        parser.error(f"--model {options.model}: no model is there. Train one: accelerate launch run_crossner.py --target_lang de")
     corpus = load_corpus(options.texts or str(ROOT / "demo" / "de" / "test.iob2"), labelled=True)
     sentences = sorted(corpus["words"], key=len)
     if options.sentences:
