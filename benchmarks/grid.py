@@ -30,7 +30,8 @@ class Suite:
     def __init__(self, name: str):
         self.name = name
         content = yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
-        self.title, self.notes, self.corpora = content["title"], content.get("notes", ""), content.get("corpora")
+        self.title, self.corpora = content["title"], content.get("corpora")
+        self.notes, self.findings = content.get("notes", ""), content.get("findings", "")  # how, and what came of it, in words
         self.arguments, self.teacher, self.sizes = content["arguments"], content["teacher"], content["sizes"]
         self.pairs, self.tables, self.seeds = content["pairs"], content["tables"], content["seeds"]
         self.variants = yaml.safe_load((SUITES / "variants.yaml").read_text(encoding="utf-8"))

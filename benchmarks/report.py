@@ -1,8 +1,11 @@
 """RESULTS.md and its pictures, from the results files of the study alone: the same files give the same bytes."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,12 @@ class Results:
     def get(self, pair: str, variant: str) -> list[dict]:
         """The cells of all seeds; an empty list where nothing is measured."""
         return self.cells.get((pair, variant), [])
+
+    def of_seeds(self, seeds: Sequence[int]) -> "Results":
+        """The results of these seeds alone."""
+        some = copy(self)
+        some.cells = {key: kept for key, cells in self.cells.items() if (kept := [c for c in cells if c["seed"] in seeds])}
+        return some
 
     def mean(self, pair: str, variant: str, value: Callable[[dict], float]) -> float | None:
         """The mean over seeds of a value of the cells."""
@@ -77,8 +86,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def scores_table(results: Results, content: dict) -> str:
-    """Rows of variants; for each pair strict F1, the paper's protocol, and the share of the gap."""
-    pairs = content["pairs"]
+    """Rows of variants; for each pair strict F1, the paper's protocol, and the share of the gap. All of the table's seeds."""
+    pairs, results = content["pairs"], results.of_seeds(content.get("seeds", results.suite.seeds))
     rows = []
     for variant in content["variants"]:
         row = [results.suite.variants[variant]["title"]]
@@ -103,16 +112,45 @@ def pairs_with(results: Results, *variants: str) -> list[str]:
     return [pair for pair in results.suite.pairs if all(results.get(pair, variant) for variant in variants)]
 
 
+def differences(results: Results) -> str:
+    """GLoDe minus each other variant, cell by cell of one seed: means by pair and over all of them."""
+    suite, rows = results.suite, []
+    pairs = pairs_with(results, "glode")
+    for variant in dict.fromkeys(chain.from_iterable(content["variants"] for content in suite.tables)):
+        by_pair = [paired_differences(results, pair, variant) for pair in pairs]
+        over_all = list(chain.from_iterable(by_pair))
+        if variant == "glode" or not over_all:
+            continue
+        means = [f"{statistics.mean(values):+.1f} ({len(values)})" if values else "-" for values in by_pair]
+        error = f" ± {statistics.stdev(over_all) / math.sqrt(len(over_all)):.1f}" if len(over_all) > 1 else ""
+        won = f"{sum(value > 0 for value in over_all)} of {len(over_all)}"
+        rows.append([suite.variants[variant]["title"], *means, f"{statistics.mean(over_all):+.1f}{error}", won])
+    return table(["GLoDe minus", *pairs, "all", "GLoDe is better in"], rows) if rows else f"{NONE}\n"
+
+
+def paired_differences(results: Results, pair: str, variant: str) -> list[float]:
+    """Strict F1 of GLoDe minus that of a variant, for each seed that both have."""
+    theirs = {cell["seed"]: strict(cell) for cell in results.get(pair, variant)}
+    return [strict(cell) - theirs[cell["seed"]] for cell in results.get(pair, "glode") if cell["seed"] in theirs]
+
+
 def significance(results: Results) -> str:
-    """GLoDe against no denoising, over the seeds that both have."""
-    rows = []
+    """GLoDe against no denoising, over the seeds that both have: by pair, and over the sentences of all pairs."""
+    rows, sides = [], []
     for pair in pairs_with(results, *COMPARED):
         ours, theirs = ({c["seed"]: np.array(c["test_sentences"]) for c in results.get(pair, v)} for v in COMPARED)
-        seeds = sorted(ours.keys() & theirs.keys())
-        if seeds:
-            difference, p = randomisation_test(*(sum(side[seed] for seed in seeds) for side in (ours, theirs)))
-            rows.append([pair, f"{difference:+.1f}", f"{p:.3f}", str(len(seeds))])
+        if seeds := sorted(ours.keys() & theirs.keys()):
+            sides.append([sum(side[seed] for seed in seeds) for side in (ours, theirs)])
+            rows.append([pair, *difference_and_p(*sides[-1]), str(len(seeds))])
+    if len(rows) > 1:
+        rows.append(["all", *difference_and_p(*map(np.concatenate, zip(*sides, strict=True))), ""])
     return table(["", "F1 of GLoDe minus F1 w/o denoising", "p", "seeds"], rows) if rows else f"{NONE}\n"
+
+
+def difference_and_p(ours: np.ndarray, theirs: np.ndarray) -> tuple[str, str]:
+    """The difference and p of [`randomisation_test`]."""
+    difference, p = randomisation_test(ours, theirs)
+    return f"{difference:+.1f}", f"{p:.3f}"
 
 
 def errors(results: Results) -> str:
@@ -299,12 +337,19 @@ def suite_report(results: Results, root: Path) -> str:
     if not results.cells:
         return f"{parts[0]}\n{NONE} (`python benchmarks/study.py --suite {suite.name}`)\n"
     parts += [suite.notes] if suite.notes else []
+    parts += [f"### What it says\n\n{suite.findings}"] if suite.findings else []
     for content in suite.tables:
         parts += [
             f"### {content['title']}\n",
             *([content["notes"]] if "notes" in content else []),
             scores_table(results, content),
         ]
+    parts += [
+        "### GLoDe beside each of the others\n",
+        "Strict F1 of GLoDe minus that of another variant of the same pair and seed: means (number of cells); over all pairs\n"
+        "with the standard error of the mean.\n",
+        differences(results),
+    ]
     parts += [
         "### Is GLoDe better than no denoising?\n",
         "Paired approximate randomisation over test sentences, 10,000 trials, two-sided; counts are summed over seeds.\n",

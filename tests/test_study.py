@@ -14,7 +14,7 @@ import study
 import tables
 from analysis import calibration, changes, error_kinds, f1_of, familiarity, randomisation_test, recall_by, sentence_counts
 from grid import Cell, Suite
-from report import Results, write_report
+from report import Results, differences, scores_table, write_report
 from study import LABELS, Study
 
 from run_crossner import parse_arguments
@@ -222,6 +222,22 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     pictures = sorted((tmp_path / "1" / "docs").iterdir())
     assert [path.name for path in pictures] == ["study-smoke-calibration.png", "study-smoke-types.png"]
     assert all(path.read_bytes() == (tmp_path / "2" / "docs" / path.name).read_bytes() for path in pictures)
+
+
+def test_variants_are_compared_over_the_seeds_that_both_have():
+    """Seeds lie further apart than methods: a mean over other seeds says nothing."""
+    suite = Suite("smoke")
+    suite.tables, suite.seeds = [{"pairs": ["demo-en-de"], "variants": ["glode", "plain"]}], [0, 1, 2]
+    results = Results(suite, Path("nowhere"))
+
+    def cells(*scores: float) -> list[dict]:
+        tests = [{"strict": {"f1": f1}, "paper": {"f1": f1}} for f1 in scores]
+        return [{"seed": seed, "scores": {"test": test}} for seed, test in enumerate(tests)]
+
+    results.cells = {("demo-en-de", "glode"): cells(50, 60, 70), ("demo-en-de", "plain"): cells(49, 63)}
+    assert differences(results).splitlines()[-1].endswith("| -1.0 (2) | -1.0 ± 2.0 | 1 of 2 |")  # +1 and -3
+    assert "| 60.0 ± 10.0 (3) |" in scores_table(results, suite.tables[0])
+    assert "| 50.0 (1) |" in scores_table(results, suite.tables[0] | {"seeds": [0]})
 
 
 def test_results_md_is_what_the_files_say(tmp_path):
