@@ -71,6 +71,10 @@ def protocol(cell: dict) -> float:
     return cell["scores"]["test"]["paper"]["f1"]
 
 
+def source_dev(cell: dict) -> float:
+    return cell["scores"]["dev"]["strict"]["f1"]
+
+
 def spread(values: Sequence[float]) -> str:
     """ "54.9 ± 0.8 (3)"."""
     if not values:
@@ -113,25 +117,32 @@ def pairs_with(results: Results, *variants: str) -> list[str]:
 
 
 def differences(results: Results) -> str:
-    """GLoDe minus each other variant, cell by cell of one seed: means by pair and over all of them."""
+    """GLoDe minus each other variant, cell by cell of one seed: means by pair, over all of them, and on source dev."""
     suite, rows = results.suite, []
     pairs = pairs_with(results, "glode")
     for variant in dict.fromkeys(chain.from_iterable(content["variants"] for content in suite.tables)):
-        by_pair = [paired_differences(results, pair, variant) for pair in pairs]
+        by_pair = [paired_differences(results, pair, variant, strict) for pair in pairs]
         over_all = list(chain.from_iterable(by_pair))
         if variant == "glode" or not over_all:
             continue
         means = [f"{statistics.mean(values):+.1f} ({len(values)})" if values else "-" for values in by_pair]
-        error = f" ± {statistics.stdev(over_all) / math.sqrt(len(over_all)):.1f}" if len(over_all) > 1 else ""
         won = f"{sum(value > 0 for value in over_all)} of {len(over_all)}"
-        rows.append([suite.variants[variant]["title"], *means, f"{statistics.mean(over_all):+.1f}{error}", won])
-    return table(["GLoDe minus", *pairs, "all", "GLoDe is better in"], rows) if rows else f"{NONE}\n"
+        other_dev = suite.variants[variant].get("gold") == "target"  # its checkpoint is chosen by target sentences
+        dev = [] if other_dev else chain.from_iterable(paired_differences(results, pair, variant, source_dev) for pair in pairs)
+        rows.append([suite.variants[variant]["title"], *means, mean_and_error(over_all), won, mean_and_error(list(dev))])
+    return table(["GLoDe minus", *pairs, "all", "GLoDe is better in", "source dev"], rows) if rows else f"{NONE}\n"
 
 
-def paired_differences(results: Results, pair: str, variant: str) -> list[float]:
-    """Strict F1 of GLoDe minus that of a variant, for each seed that both have."""
-    theirs = {cell["seed"]: strict(cell) for cell in results.get(pair, variant)}
-    return [strict(cell) - theirs[cell["seed"]] for cell in results.get(pair, "glode") if cell["seed"] in theirs]
+def paired_differences(results: Results, pair: str, variant: str, score: Callable[[dict], float]) -> list[float]:
+    """The score of GLoDe minus that of a variant, for each seed that both have."""
+    theirs = {cell["seed"]: score(cell) for cell in results.get(pair, variant)}
+    return [score(cell) - theirs[cell["seed"]] for cell in results.get(pair, "glode") if cell["seed"] in theirs]
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """The mean with its standard error: "+1.1 ± 0.4"."""
+    error = f" ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.1f}{error}" if values else "-"
 
 
 def significance(results: Results) -> str:
@@ -347,7 +358,7 @@ def suite_report(results: Results, root: Path) -> str:
     parts += [
         "### GLoDe beside each of the others\n",
         "Strict F1 of GLoDe minus that of another variant of the same pair and seed: means (number of cells); over all pairs\n"
-        "with the standard error of the mean.\n",
+        "with the standard error of the mean; and the same on source dev, by which checkpoints and recipes are chosen.\n",
         differences(results),
     ]
     parts += [

@@ -232,10 +232,10 @@ def test_variants_are_compared_over_the_seeds_that_both_have():
 
     def cells(*scores: float) -> list[dict]:
         tests = [{"strict": {"f1": f1}, "paper": {"f1": f1}} for f1 in scores]
-        return [{"seed": seed, "scores": {"test": test}} for seed, test in enumerate(tests)]
+        return [{"seed": seed, "scores": {"test": test, "dev": test}} for seed, test in enumerate(tests)]
 
     results.cells = {("demo-en-de", "glode"): cells(50, 60, 70), ("demo-en-de", "plain"): cells(49, 63)}
-    assert differences(results).splitlines()[-1].endswith("| -1.0 (2) | -1.0 ± 2.0 | 1 of 2 |")  # +1 and -3
+    assert differences(results).splitlines()[-1].endswith("| -1.0 (2) | -1.0 ± 2.0 | 1 of 2 | -1.0 ± 2.0 |")  # +1 and -3
     assert "| 60.0 ± 10.0 (3) |" in scores_table(results, suite.tables[0])
     assert "| 50.0 (1) |" in scores_table(results, suite.tables[0] | {"seeds": [0]})
 
