@@ -252,9 +252,8 @@ class Datastore:
     The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index parts the vectors (in half
     precision) into cells. Where the cells nearest to a span, of 2 K vectors together, are of one type but for one in a hundred,
     as around most O spans, their shares are the answer and nothing is searched. The other spans are compared with the vectors of
-    more cells: as many as find 95 % of their neighbours. Measured on a sample of stored vectors, `recall` is what this search
-    finds, and `deviation` the mean error of all shares. Vectors without clusters, whose neighbours a quarter of the cells does
-    not hold, keep the exact index.
+    more cells: as many as find 95 % of their neighbours, or with all vectors where half of the cells do not hold so many.
+    Measured on a sample of stored vectors, `recall` is what this search finds, and `deviation` the mean error of all shares.
 
     Args:
         neighbors: K.
@@ -268,6 +267,7 @@ class Datastore:
 
     nearest_cells = 16  # the most that may settle a span unsearched
     settling_share = 0.99  # of one type in them
+    sample_size = 512  # of stored vectors, on which the search is measured
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class Datastore:
         neighbor_share: float = 1.0,
         outside_share: float = 0.03,
         capacity: int = 200_000,
-        exact_size: int = 20_000,
+        exact_size: int = 4_000,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
@@ -286,7 +286,7 @@ class Datastore:
         self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
         self.host_types = self.types.cpu()
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.index, self.cells, self.cell_types = None, 0, None
+        self.index, self.parts, self.cells, self.cell_types = None, None, 0, None
         self.recall, self.deviation = 1.0, 0.0
 
     def __len__(self) -> int:
@@ -346,39 +346,42 @@ class Datastore:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
         self.vectors, self.types, self.host_types = vectors, types, types.cpu()  # FAISS answers on the host
         stored = np.ascontiguousarray(vectors.numpy(force=True))
-        self.index, self.cells, self.recall, self.deviation = _on_device(faiss.IndexFlatIP(self.size)), 0, 1.0, 0.0
+        self.index, self.parts, self.cells = _on_device(faiss.IndexFlatIP(self.size)), None, 0
+        self.recall, self.deviation = 1.0, 0.0
         self.index.add(stored)
         if len(stored) > self.exact_size and isinstance(self.index, faiss.IndexFlat):
             self._approximate(stored)
 
     def _approximate(self, stored: np.ndarray) -> None:
-        """Replace the exact index by one of cells, and find in how many of them a search has to look."""
-        sample = torch.from_numpy(stored[:: len(stored) // 2048 + 1])
-        exact_shares, number = self.similarity(sample), 2 * int(len(stored) ** 0.5)
-        index = faiss.index_factory(self.size, f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        index.train(stored[:: max(1, len(stored) // (50 * number))])
-        index.add(stored)
-        index.make_direct_map()
-        cell = torch.from_numpy(faiss.vector_to_array(index.direct_map.array) >> 32)  # below it, the place in the cell
+        """Part the vectors into cells, and find in how many of them a search has to look."""
+        number = int(len(stored) ** 0.5)
+        parts = faiss.index_factory(self.size, f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        parts.train(stored[:: max(1, len(stored) // (50 * number))])
+        parts.add(stored)
+        parts.make_direct_map()
+        cell = torch.from_numpy(faiss.vector_to_array(parts.direct_map.array) >> 32)  # below it, the place in the cell
         self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
         self.cell_types.index_put_((cell, self.host_types), torch.ones(len(cell), dtype=torch.double), accumulate=True)
-        mixed = sample[~self._settled(index, sample.numpy())[1]].numpy()
+        sample = stored[:: -(-len(stored) // self.sample_size)]
+        similarity, found = self.index.search(sample, self.neighbors)
+        exact_shares = self._shares_of(found)
+        self.parts = parts
+        mixed = ~self._settled(sample)[1].numpy()
         # Measured by similarity, because equal vectors may stand for each other; it is rounded to half precision.
-        least = self.index.search(mixed, self.neighbors)[0][:, -1:] - 1e-4
-        cells = 8
-        while cells <= number // 4:
-            found = index.search(mixed, self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
-            recall = float((found >= least).mean()) if len(mixed) else 1.0
-            if recall >= 0.95:
-                self.index, self.cells, self.recall = index, cells, recall
-                self.deviation = float((self.similarity(sample) - exact_shares).abs().mean())
-                return
-            cells = cells * 3 // 2
+        least = similarity[mixed, -1:] - 1e-4
+        most, cells, recall = number // 2, 0, 0.0
+        while cells < most and recall < 0.95:
+            cells = min(max(8, cells * 3 // 2), most)
+            near = parts.search(sample[mixed], self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
+            recall = float((near >= least).mean()) if mixed.any() else 1.0
+        if recall >= 0.95:
+            self.index, self.cells, self.recall = parts, cells, recall
+        self.deviation = float((self.similarity(torch.from_numpy(sample)) - exact_shares).abs().mean())
 
-    def _settled(self, index: faiss.Index, queries: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _settled(self, queries: np.ndarray) -> tuple[Tensor, Tensor]:
         """The shares of the types in the nearest cells that hold 2 K vectors [queries, types], and whether they are the answer,
         there being such cells, nearly all of one type [queries]."""
-        nearest = index.quantizer.search(queries, min(self.nearest_cells, index.nlist))[1]
+        nearest = self.parts.quantizer.search(queries, min(self.nearest_cells, self.parts.nlist))[1]
         counts = self.cell_types[torch.from_numpy(nearest)].cumsum(1)
         total = counts.sum(-1)
         enough = total >= 2 * self.neighbors
@@ -394,17 +397,22 @@ class Datastore:
         if not len(self) or not len(vectors):
             return torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
         queries = np.ascontiguousarray(vectors.float().numpy(force=True))
-        if not self.cells:
+        if self.parts is None:
             return self._shares(queries).to(vectors)
-        shares, settled = self._settled(self.index, queries)
-        shares[~settled] = self._shares(queries[~settled], faiss.SearchParametersIVF(nprobe=self.cells))
+        shares, settled = self._settled(queries)
+        shares[~settled] = self._shares(queries[~settled])
         return shares.to(vectors)
 
-    def _shares(self, queries: np.ndarray, parameters: faiss.SearchParameters | None = None) -> Tensor:
+    def _shares(self, queries: np.ndarray) -> Tensor:
         """The share of each type among the nearest neighbours that the index finds. [queries, types]"""
-        found = torch.from_numpy(self.index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
+        parameters = faiss.SearchParametersIVF(nprobe=self.cells) if self.cells else None
+        return self._shares_of(self.index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
+
+    def _shares_of(self, found: np.ndarray) -> Tensor:
+        """The share of each type among stored vectors, by their numbers [queries, K]; below 0 there is none."""
+        found = torch.from_numpy(found)
         hit = (found >= 0).double()  # the cells that were looked into may hold fewer than K
-        counts = torch.zeros(len(queries), self.number_of_types, dtype=hit.dtype)
+        counts = torch.zeros(len(found), self.number_of_types, dtype=hit.dtype)
         counts.scatter_add_(1, self.host_types[found.clamp(min=0)], hit)
         return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
@@ -484,7 +492,7 @@ class Denoiser:
         center: bool = False,
         outside_share: float = 0.03,
         capacity: int = 200_000,
-        exact_size: int = 20_000,
+        exact_size: int = 4_000,
         seed: int = 0,
         languages: Sequence[int] | None = None,
         gather: Gather = alone,

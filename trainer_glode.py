@@ -140,7 +140,7 @@ class GlodeTrainingArguments(TrainingArguments):
         },
     )
     datastore_exact_size: int = field(
-        default=20_000,
+        default=4_000,
         metadata={"help": "Beyond so many vectors the search is approximate; its recall and the error of the shares are logged."},
     )
     pseudo_labels_in_memory: int = field(

@@ -647,7 +647,7 @@ def clustered(number: int, purity: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("purity", [0.0, 0.7, 0.97, 1.0])
 def test_a_large_datastore_is_searched_approximately_and_says_how_well(number: int, purity: float):
     vectors, types = clustered(number, purity)
-    exact, fast = Datastore(3, 16, 160), Datastore(3, 16, 160, exact_size=1000)
+    exact, fast = (Datastore(3, 16, 160, exact_size=size) for size in (number, 1000))
     for store in (exact, fast):
         store.store(vectors, types)
     assert (exact.recall, exact.deviation, exact.cells) == (1.0, 0.0, 0)
@@ -656,7 +656,7 @@ def test_a_large_datastore_is_searched_approximately_and_says_how_well(number: i
     assert fast.recall >= 0.95 and fast.deviation < 0.01 and error.mean() < 0.01
     assert fast.similarity(queries).sum(1).allclose(torch.ones(200))
     searched = []
-    fast._shares = lambda queries, *cells: searched.append(len(queries)) or Datastore._shares(fast, queries, *cells)
+    fast._shares = lambda queries: searched.append(len(queries)) or Datastore._shares(fast, queries)
     fast.similarity(queries)
     assert sum(searched) < {3000: 200, 12_000: 60}[number] if purity == 1.0 else sum(searched) > 150
     if purity == 1.0:
