@@ -663,6 +663,20 @@ def test_a_large_datastore_is_searched_approximately_and_says_how_well(number: i
         assert fast.deviation < 1e-3  # only where two centers meet
 
 
+def test_vectors_without_clusters_are_searched_exactly_and_cells_still_settle():
+    """As on real corpora: half of the cells do not hold the neighbours, and yet most of the store is of one type."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(3000, 64, generator=generator), dim=-1)
+    types = (vectors[:, 0] > 0.25).long()
+    exact, fast = (Datastore(2, 64, 100, exact_size=size) for size in (3000, 1000))
+    for store in (exact, fast):
+        store.store(vectors, types)
+    assert (fast.cells, fast.recall) == (0, 1.0) and 0 < fast.deviation < 0.01
+    settled = fast._settled(vectors.numpy())[1]
+    assert 0.1 < settled.double().mean() < 0.9
+    assert torch.equal(fast.similarity(vectors)[~settled], exact.similarity(vectors)[~settled])
+
+
 def test_the_datastore_joins_uneven_processes_in_an_order_of_its_own():
     """By step and span: which process had them does not matter."""
     world, stores = World(3), [Datastore(2, 2) for _ in range(3)]
