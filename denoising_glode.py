@@ -286,7 +286,7 @@ class Datastore:
         self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
         self.host_types = self.types.cpu()
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.index, self.parts, self.cells, self.cell_types = None, None, 0, None
+        self.index, self.ivf, self.cells, self.cell_types = None, None, 0, None
         self.recall, self.deviation = 1.0, 0.0
 
     def __len__(self) -> int:
@@ -346,7 +346,7 @@ class Datastore:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
         self.vectors, self.types, self.host_types = vectors, types, types.cpu()  # FAISS answers on the host
         stored = np.ascontiguousarray(vectors.numpy(force=True))
-        self.index, self.parts, self.cells = _on_device(faiss.IndexFlatIP(self.size)), None, 0
+        self.index, self.ivf, self.cells = _on_device(faiss.IndexFlatIP(self.size)), None, 0
         self.recall, self.deviation = 1.0, 0.0
         self.index.add(stored)
         if len(stored) > self.exact_size and isinstance(self.index, faiss.IndexFlat):
@@ -355,33 +355,33 @@ class Datastore:
     def _approximate(self, stored: np.ndarray) -> None:
         """Part the vectors into cells, and find in how many of them a search has to look."""
         number = int(len(stored) ** 0.5)
-        parts = faiss.index_factory(self.size, f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        parts.train(stored[:: max(1, len(stored) // (50 * number))])
-        parts.add(stored)
-        parts.make_direct_map()
-        cell = torch.from_numpy(faiss.vector_to_array(parts.direct_map.array) >> 32)  # below it, the place in the cell
+        ivf = faiss.index_factory(self.size, f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        ivf.train(stored[:: max(1, len(stored) // (50 * number))])
+        ivf.add(stored)
+        ivf.make_direct_map()
+        cell = torch.from_numpy(faiss.vector_to_array(ivf.direct_map.array) >> 32)  # below it, the place in the cell
         self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
         self.cell_types.index_put_((cell, self.host_types), torch.ones(len(cell), dtype=torch.double), accumulate=True)
         sample = stored[:: -(-len(stored) // self.sample_size)]
         similarity, found = self.index.search(sample, self.neighbors)
         exact_shares = self._shares_of(found)
-        self.parts = parts
+        self.ivf = ivf
         mixed = ~self._settled(sample)[1].numpy()
         # Measured by similarity, because equal vectors may stand for each other; it is rounded to half precision.
         least = similarity[mixed, -1:] - 1e-4
         most, cells, recall = number // 2, 0, 0.0
         while cells < most and recall < 0.95:
             cells = min(max(8, cells * 3 // 2), most)
-            near = parts.search(sample[mixed], self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
+            near = ivf.search(sample[mixed], self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
             recall = float((near >= least).mean()) if mixed.any() else 1.0
         if recall >= 0.95:
-            self.index, self.cells, self.recall = parts, cells, recall
+            self.index, self.cells, self.recall = ivf, cells, recall
         self.deviation = float((self.similarity(torch.from_numpy(sample)) - exact_shares).abs().mean())
 
     def _settled(self, queries: np.ndarray) -> tuple[Tensor, Tensor]:
         """The shares of the types in the nearest cells that hold 2 K vectors [queries, types], and whether they are the answer,
         there being such cells, nearly all of one type [queries]."""
-        nearest = self.parts.quantizer.search(queries, min(self.nearest_cells, self.parts.nlist))[1]
+        nearest = self.ivf.quantizer.search(queries, min(self.nearest_cells, self.ivf.nlist))[1]
         counts = self.cell_types[torch.from_numpy(nearest)].cumsum(1)
         total = counts.sum(-1)
         enough = total >= 2 * self.neighbors
@@ -397,7 +397,7 @@ class Datastore:
         if not len(self) or not len(vectors):
             return torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
         queries = np.ascontiguousarray(vectors.float().numpy(force=True))
-        if self.parts is None:
+        if self.ivf is None:
             return self._shares(queries).to(vectors)
         shares, settled = self._settled(queries)
         shares[~settled] = self._shares(queries[~settled])
