@@ -60,6 +60,9 @@ class NeighbourConsistency(Denoiser):
         among_target = span_mask & (window >= 0)[:, None, None]
         return super().step(projection, labels, window, own_start, among_target, step, beta=None)
 
+    def neighbour_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
+        return self.datastore.similarity(vectors)  # an O span's share of O is its weight
+
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         consistency = similarity.gather(1, types[:, None]).squeeze(1)
         self.weights = consistency_weight(consistency, thresholds.gather(1, types[:, None]).squeeze(1))

@@ -250,10 +250,12 @@ class Datastore:
     capacity; `rebuild` makes the index of them.
 
     The search is exact up to `exact_size` vectors, and on a GPU. Beyond, an inverted-file index parts the vectors (in half
-    precision) into cells. Where the cells nearest to a span, of 2 K vectors together, are of one type but for one in a hundred,
-    as around most O spans, their shares are the answer and nothing is searched. The other spans are compared with the vectors of
-    more cells: as many as find 95 % of their neighbours, or with all vectors where half of the cells do not hold so many.
-    Measured on a sample of stored vectors, `recall` is what this search finds, and `deviation` the mean error of all shares.
+    precision) into cells, and most spans are answered by the types in the cells nearest to them, of 3 K vectors together: an O
+    span where its only direction is O whichever of them are its neighbours (eq. 8), any other where they are of one type but
+    for one in a hundred. The rest is compared with the vectors of more cells: as many as hold 95 % of the neighbours, or with
+    all vectors where that takes more than an eighth of the cells. Measured on a sample of stored vectors: `recall` is the share
+    of the neighbours that a search finds, and `deviation` the mean error of all shares, at its worst: while thresholds are not
+    known yet.
 
     Args:
         neighbors: K.
@@ -262,11 +264,12 @@ class Datastore:
         capacity: the most vectors that are collected and stored. Up to it nothing is dropped. Beyond, a type keeps K of its
             vectors, if it has them, so that a rare one can still fill a neighbourhood; what room is left is shared out in
             proportion to what the epoch brought, so that the shares of eq. 9 keep their meaning.
-        exact_size: the most vectors that are searched exactly.
+        exact_size: up to so many vectors, every span is compared with all of them.
     """
 
-    nearest_cells = 16  # the most that may settle a span unsearched
+    nearest_cells = (4, 16)  # the fewest and the most that may settle a span unsearched
     settling_share = 0.99  # of one type in them
+    least_recall = 0.95  # of a search in cells
     sample_size = 512  # of stored vectors, on which the search is measured
 
     def __init__(
@@ -362,55 +365,72 @@ class Datastore:
         cell = torch.from_numpy(faiss.vector_to_array(ivf.direct_map.array) >> 32)  # below it, the place in the cell
         self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
         self.cell_types.index_put_((cell, self.host_types), torch.ones(len(cell), dtype=torch.double), accumulate=True)
-        sample = stored[:: -(-len(stored) // self.sample_size)]
-        similarity, found = self.index.search(sample, self.neighbors)
-        exact_shares = self._shares_of(found)
         self.ivf = ivf
-        mixed = ~self._settled(sample)[1].numpy()
-        # Measured by similarity, because equal vectors may stand for each other; it is rounded to half precision.
-        least = similarity[mixed, -1:] - 1e-4
-        most, cells, recall = number // 2, 0, 0.0
-        while cells < most and recall < 0.95:
-            cells = min(max(8, cells * 3 // 2), most)
-            near = ivf.search(sample[mixed], self.neighbors, params=faiss.SearchParametersIVF(nprobe=cells))[0]
-            recall = float((near >= least).mean()) if mixed.any() else 1.0
-        if recall >= 0.95:
-            self.index, self.cells, self.recall = ivf, cells, recall
-        self.deviation = float((self.similarity(torch.from_numpy(sample)) - exact_shares).abs().mean())
+        at = torch.arange(0, len(stored), -(-len(stored) // self.sample_size))
+        sample = stored[at.numpy()]
+        found = torch.from_numpy(self.index.search(sample, self.neighbors)[1])
+        exact_shares = self._shares_of(found)
+        mixed = ~self._settled(sample)[1]
+        order = torch.from_numpy(ivf.quantizer.search(sample[mixed.numpy()], number)[1])  # of the cells, from near to far
+        places = order.argsort(dim=1).gather(1, cell[found[mixed]]).flatten()  # of the neighbours' cells in that order
+        holding = places.bincount(minlength=number).cumsum(0)[: number // 8] / max(1, len(places))
+        enough = holding >= self.least_recall
+        if enough.any():
+            self.index, self.cells = ivf, 1 + int(enough.int().argmax())
+            self.recall = float(holding[self.cells - 1])
+        unknown = torch.full((len(at), self.number_of_types), torch.inf)
+        shares = self.similarity(torch.from_numpy(sample), self.host_types[at], unknown)
+        self.deviation = float((shares - exact_shares).abs().mean())
 
-    def _settled(self, queries: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The shares of the types in the nearest cells that hold 2 K vectors [queries, types], and whether they are the answer,
-        there being such cells, nearly all of one type [queries]."""
-        nearest = self.ivf.quantizer.search(queries, min(self.nearest_cells, self.ivf.nlist))[1]
+    def _settled(
+        self, queries: np.ndarray, types: Tensor | None = None, thresholds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The shares of the types in the nearest cells that hold 3 K vectors [queries, types], and whether they are the answer
+        [queries]; see `similarity`."""
+        fewest, most = self.nearest_cells
+        nearest = self.ivf.quantizer.search(queries, min(most, self.ivf.nlist))[1]
         counts = self.cell_types[torch.from_numpy(nearest)].cumsum(1)
-        total = counts.sum(-1)
-        enough = total >= 2 * self.neighbors
+        enough = counts.sum(-1) >= 3 * self.neighbors
+        enough[:, : fewest - 1] = False
         counts = counts[torch.arange(len(counts)), enough.int().argmax(1)]
         shares = F.normalize(counts, p=1, dim=1)
-        return shares, enough[:, -1] & (shares.amax(1) >= self.settling_share)
+        certain = shares.amax(1) >= self.settling_share
+        if types is not None:
+            # What an entity type's share is if all its vectors of these cells are among the neighbours; the rest is O.
+            upper = (counts / self.neighbors).index_fill_(1, torch.tensor(0), 0)
+            outside = (upper <= thresholds).all(1) & (1 - upper.sum(1) >= upper.amax(1))
+            certain = torch.where(types == 0, outside, certain)
+        return shares, certain & enough[:, -1]
 
-    def similarity(self, vectors: Tensor) -> Tensor:
+    def similarity(self, vectors: Tensor, types: Tensor | None = None, thresholds: Tensor | None = None) -> Tensor:
         """Eq. 9: the share of each type among the nearest K stored vectors.
 
-        [spans, D] -> [spans, types]; zeros while nothing is stored.
+        Args:
+            vectors: [spans, D].
+            types: the spans' pseudo labels [spans]; with them, O spans whose only direction is O in any case are not searched.
+                Their shares are those of more than K vectors then.
+            thresholds: what a share has to exceed to be a direction (eq. 8) [spans, types].
+        Returns:
+            [spans, types]; zeros while nothing is stored.
         """
         if not len(self) or not len(vectors):
             return torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
         queries = np.ascontiguousarray(vectors.float().numpy(force=True))
         if self.ivf is None:
             return self._shares(queries).to(vectors)
-        shares, settled = self._settled(queries)
+        if types is not None:
+            types, thresholds = types.cpu(), thresholds.cpu()
+        shares, settled = self._settled(queries, types, thresholds)
         shares[~settled] = self._shares(queries[~settled])
         return shares.to(vectors)
 
     def _shares(self, queries: np.ndarray) -> Tensor:
         """The share of each type among the nearest neighbours that the index finds. [queries, types]"""
         parameters = faiss.SearchParametersIVF(nprobe=self.cells) if self.cells else None
-        return self._shares_of(self.index.search(queries, min(self.neighbors, len(self)), params=parameters)[1])
+        return self._shares_of(torch.from_numpy(self.index.search(queries, self.neighbors, params=parameters)[1]))
 
-    def _shares_of(self, found: np.ndarray) -> Tensor:
+    def _shares_of(self, found: Tensor) -> Tensor:
         """The share of each type among stored vectors, by their numbers [queries, K]; below 0 there is none."""
-        found = torch.from_numpy(found)
         hit = (found >= 0).double()  # the cells that were looked into may hold fewer than K
         counts = torch.zeros(len(found), self.number_of_types, dtype=hit.dtype)
         counts.scatter_add_(1, self.host_types[found.clamp(min=0)], hit)
@@ -557,14 +577,16 @@ class Denoiser:
         language = (language[target] - 1)[:, None, None].expand_as(valid)[valid]
         towards = torch.zeros(len(types), soft.shape[-1], dtype=soft.dtype, device=soft.device)
         for side in self.sides:
+            thresholds = self.thresholds[side].values[language]
             if side == "global":
-                similarity, scale = self.prototypes.similarity(queries), 1.0
+                similarity = self.prototypes.similarity(queries)
             else:
-                similarity, scale = self.datastore.similarity(queries), self.local_threshold_scale
                 if not len(self.datastore):
                     continue
+                thresholds = self.local_threshold_scale * thresholds
+                similarity = self.neighbour_shares(queries, types, thresholds)
             self.thresholds[side].add(similarity, types, language)
-            side_towards = self.choose_directions(similarity, scale * self.thresholds[side].values[language], types)
+            side_towards = self.choose_directions(similarity, thresholds, types)
             if self.normalize_directions:
                 side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
             towards += side_towards
@@ -578,6 +600,11 @@ class Denoiser:
             self.datastore.collect(*gold, keys[source].flatten(), step)
             self.datastore.collect(vectors, soft.argmax(-1).flatten(), valid_flat, keys[target].flatten(), step)
         return soft
+
+    def neighbour_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
+        """Eq. 9 for spans with the pseudo labels `types`, as exactly as `choose_directions` has to know it: vectors [spans, D],
+        types [spans], thresholds [spans, types] -> [spans, types]."""
+        return self.datastore.similarity(vectors, types, thresholds)
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         """Where spans with the pseudo labels `types` [spans] move: similarity and thresholds [spans, types] -> [spans, types]

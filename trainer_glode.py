@@ -141,7 +141,10 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     datastore_exact_size: int = field(
         default=4_000,
-        metadata={"help": "Beyond so many vectors the search is approximate; its recall and the error of the shares are logged."},
+        metadata={
+            "help": "Beyond so many vectors, spans whose directions are certain without it are not searched, and where vectors "
+            "cluster the search is approximate; its recall and the error of the shares are logged."
+        },
     )
     pseudo_labels_in_memory: int = field(
         default=1024,

@@ -13,7 +13,10 @@ and, inside the project's step, the denoiser and the optimiser, and the span hea
 turns. A ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at
 random, the project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for
 both. Seconds are medians; then comes the memory that a step takes at its peak. Datastores beyond the vectors that the corpora
-give hold noisy copies of them.
+give hold noisy copies of them. The demo's vectors cluster, and those of real corpora hardly do: in the settings with a blur,
+stored vectors and queries have so much noise that the search has to work as hard as on real ones, or harder (docs/speed.md).
+"directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
+otherwise.
 --quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
 tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
@@ -50,18 +53,20 @@ from sequential import SequentialStep  # noqa: E402
 import run_crossner  # noqa: E402
 from corpora_glode import SENTENCE  # noqa: E402
 from data_glode import build_features, list_lengths  # noqa: E402
-from denoising_glode import PseudoLabels  # noqa: E402
+from denoising_glode import Datastore, PseudoLabels, directions  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
 
 WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
 REAL_VECTORS = 20_000  # a datastore beyond this is filled up with noisy copies
+COPY_NOISE = 0.03  # on each coordinate of a copy
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: stored vectors, L in words, sentences of each stream a batch, types, demo sentences joined to one,
-    and the standard deviation of the sentences' lengths beside their mean (0: the demo's own)."""
+    """One row of the table: stored vectors, L in words, sentences of each stream a batch, types, demo sentences joined to one;
+    the standard deviation of the sentences' lengths beside their mean (0: the demo's own), and that of the noise on each
+    coordinate of stored vectors and queries (0: on copies alone)."""
 
     datastore: int = 50_000
     length: int = 8
@@ -69,14 +74,34 @@ class Setting:
     types: int = 4
     joined: int = 1
     spread: float = 0.0
+    blur: float = 0.0
 
     def __str__(self) -> str:
         text = f"{self.datastore:,} stored, L {self.length}, batch {self.batch}, {self.types} types, {self.joined} joined"
-        return text + (f", lengths spread by {self.spread:g}" if self.spread else "")
+        text += f", lengths spread by {self.spread:g}" if self.spread else ""
+        return text + (f", vectors blurred by {self.blur:g}" if self.blur else "")
 
 
 REAL = 0.6  # spread of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
-BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16), Setting(50_000, length=4, spread=REAL))
+BLUR = 0.1  # until vectors cluster as badly as those of real corpora, or worse
+BARS = (
+    Setting(200_000),
+    Setting(50_000, length=4),
+    Setting(50_000, length=16),
+    Setting(50_000, length=4, spread=REAL),
+    Setting(30_000, blur=BLUR),
+    Setting(200_000, blur=BLUR),
+)
+CHECKS = (  # what is asked for: its name, the figure, of which setting, at most or at least, how much
+    ("step / encoder, 200,000 stored, L 8", "step / encoder", BARS[0], "<=", 1.10),
+    ("sequential / step, 50,000 stored, L 4", "sequential / step", BARS[1], ">=", 2.0),
+    ("the same, lengths spread as real ones", "sequential / step", BARS[3], ">=", 2.0),
+    ("head / encoder, L 16", "head / encoder", BARS[2], "<=", 0.05),
+    ("denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<=", 0.05),
+    ("the same, 30,000 stored that hardly cluster", "denoiser / encoder", BARS[4], "<=", 0.05),
+    ("the same, 200,000 stored that hardly cluster", "denoiser / encoder", BARS[5], "<=", 0.05),
+    ("recall@K of the search, 200,000 stored", "recall", BARS[0], ">=", 0.95),
+)
 ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places")
 GROWTH = {
     "datastore": (1_000, 50_000, 200_000, 1_000_000),
@@ -170,6 +195,8 @@ def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, s
     trainer = GlodeTrainer(model, arguments, run.tokenizer, **streams, pseudo_labels=pseudo_labels)
     trainer.state.max_steps = 100
     denoiser, store = trainer.denoiser, trainer.denoiser.datastore
+    if setting.blur:
+        denoiser.neighbour_shares = Blurred(denoiser.neighbour_shares, setting.blur, store.size, seed)
     for epoch in (1, 2):  # the second pass knows the datastore, and with it the local thresholds
         fill(trainer, min(setting.datastore, REAL_VECTORS))
         denoiser.begin_epoch(epoch)
@@ -177,11 +204,24 @@ def target_trainer(run: run_crossner.Run, model: GlodeModel, setting: Setting, s
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(copies * len(store), generator=generator)[: setting.datastore] % len(store)
         vectors, types = store.vectors[chosen], store.types[chosen]
-        noise = torch.randn(vectors.shape, generator=generator)
-        store.store(F.normalize(vectors + 0.03 * noise * (copies > 1), dim=-1), types)
+        noise = setting.blur or COPY_NOISE * (copies > 1)
+        store.store(F.normalize(vectors + noise * torch.randn(vectors.shape, generator=generator), dim=-1), types)
     trainer.state.epoch = 2.0
     trainer.create_optimizer_and_scheduler(100)
     return trainer
+
+
+class Blurred:
+    """A search whose queries have noise, cut out of one table: to draw it anew would take longer than the search."""
+
+    def __init__(self, search: Callable, deviation: float, size: int, seed: int):
+        self.search, self.at = search, 0
+        self.table = deviation * torch.randn(2**17, size, generator=torch.Generator().manual_seed(seed))
+
+    def __call__(self, vectors: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        self.at = (self.at + len(vectors)) % (len(self.table) - len(vectors))
+        noise = self.table[self.at : self.at + len(vectors)].to(vectors)
+        return self.search(F.normalize(vectors + noise, dim=-1), *rest)
 
 
 @torch.no_grad()
@@ -244,8 +284,15 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
     size, sequential = 2 * trainer.args.per_device_train_batch_size, sequential_step(trainer, plain)
     batches = epoch_of_batches(trainer, repeats)
     drawn = at_random(batches, torch.Generator().manual_seed(seed))
-    inner = denoiser.step
+    inner, store, last_search = denoiser.step, denoiser.datastore, {}
     denoiser.step = lambda *args, **kwargs: timer("denoiser", inner, *args, **kwargs)
+
+    def similarity(vectors: torch.Tensor, types: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
+        shares = Datastore.similarity(store, vectors, types, thresholds)
+        last_search.update(vectors=vectors, thresholds=thresholds, shares=shares)
+        return shares
+
+    store.similarity = similarity
 
     def update(model: GlodeModel = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
@@ -292,8 +339,9 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
             mixed = trainer.train_dataset.__getitems__(drawn[repeat].tolist())
             timer("sequential", one_by_one, mixed[: size // 2], mixed[size // 2 :])
     denoiser.step = inner
-    store = denoiser.datastore
+    del store.similarity
     search = {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
+    search["directions changed"] = round(directions_changed(store, **last_search), 6)
     quartiles = {name: timer.quartiles(name) for name in RATIOS}
     ratios = {name: median for name, (_, median, _) in quartiles.items()}
     return {
@@ -304,6 +352,15 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
         "tokens": batch["input_ids"].numel(),
         "peak_mb": peak_memory(step, rows),
     }
+
+
+def directions_changed(store: Datastore, vectors: torch.Tensor, thresholds: torch.Tensor, shares: torch.Tensor) -> float:
+    """The share of spans whose directions (eq. 8) by these shares [spans, types] are not those by an exact search."""
+    sizes = (store.number_of_types, store.size, store.most_neighbors, store.neighbor_share)
+    exact = Datastore(*sizes, exact_size=len(store), device=store.vectors.device)
+    exact.store(store.vectors, store.types)
+    wanted, got = (directions(of, thresholds) for of in (exact.similarity(vectors), shares))
+    return float((wanted != got).any(1).double().mean())
 
 
 def epoch_of_batches(trainer: GlodeTrainer, number: int) -> torch.Tensor:
@@ -406,17 +463,15 @@ def sequential_step(trainer: GlodeTrainer, model: GlodeModel) -> SequentialStep:
     return SequentialStep(model, trainer.processing_class, soft, store.vectors, store.types, store.neighbors)
 
 
-def bars(results: dict[Setting, dict]) -> list[tuple[str, float, str, float]]:
-    """What is asked for: name, figure, at most or at least, bar."""
-    large, short, long, real = (results[setting]["ratios"] for setting in BARS)
-    return [
-        ("step / encoder, 200,000 stored, L 8", large["step / encoder"], "<=", 1.10),
-        ("sequential / step, 50,000 stored, L 4", short["sequential / step"], ">=", 2.0),
-        ("the same, lengths spread as real ones", real["sequential / step"], ">=", 2.0),
-        ("head / encoder, L 16", long["head / encoder"], "<=", 0.05),
-        ("denoiser / encoder, 200,000 stored, L 8", large["denoiser / encoder"], "<=", 0.05),
-        ("recall@K of the search, 200,000 stored", results[BARS[0]]["recall"], ">=", 0.95),
-    ]
+def bars(results: dict[Setting, dict]) -> list[tuple[str, float, list[float], str, float, bool]]:
+    """Each of CHECKS: name, figure, quartiles (where it is a median), at most or at least, bar, whether it is met."""
+    rows = []
+    for name, key, setting, relation, bar in CHECKS:
+        figures = results[setting]
+        figure = figures["ratios"].get(key, figures.get(key))
+        met = figure <= bar if relation == "<=" else figure >= bar
+        rows.append((name, figure, figures["quartiles"].get(key, []), relation, bar, met))
+    return rows
 
 
 def main() -> None:
@@ -446,10 +501,8 @@ def main() -> None:
             console.print(f"{setting}: {figures['ratios']}, recall {figures['recall']}")
     console.print(table(results))
     checks = bars(results)
-    missed = [check for check in checks if not (check[1] <= check[3] if check[2] == "<=" else check[1] >= check[3])]
-    for check in checks:
-        name, figure, relation, bar = check
-        console.print(f"{'MISSED' if check in missed else 'met   '} {name}: {figure} ({relation} {bar})")
+    for name, figure, _, relation, bar, met in checks:
+        console.print(f"{'met   ' if met else 'MISSED'} {name}: {figure} ({relation} {bar})")
     record = [asdict(setting) | figures for setting, figures in results.items()]
     settings = {
         "repeats": options.repeats,
@@ -459,7 +512,7 @@ def main() -> None:
     }
     path = ROOT / "benchmarks" / "results" / ("speed-quick.json" if options.quick else "speed.json")
     path.write_text(json.dumps({"settings": settings, "machine": machine(), "rows": record}, indent=2) + "\n")
-    sys.exit(1 if options.quick and missed else 0)
+    sys.exit(1 if options.quick and not all(met for *_, met in checks) else 0)
 
 
 def table(results: dict[Setting, dict]) -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from report import NONE, table
-from speed import BARS, GROWTH, ROOT, Setting
+from speed import CHECKS, GROWTH, ROOT, Setting, bars
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {
@@ -40,12 +40,13 @@ def steps(rows: dict[Setting, dict]) -> str:
     """Seconds and ratios, a row a setting."""
     parts = ("step", "encoder", "packed", "sequential", "denoiser", "head", "optimizer")
     ratios = ("step / encoder", "step / packed", "sequential / step", "denoiser / encoder", "head / encoder")
-    header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K"]
+    header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K", "directions changed"]
     lines = []
     for setting, row in rows.items():
         cells = [row["median"].get(part) for part in parts] + [row["ratios"].get(name) for name in ratios]
         cells = [NONE if cell is None else f"{cell:.3f}" for cell in cells]
-        lines.append([str(setting), *cells, f"{row['peak_mb']:.0f}" if "peak_mb" in row else NONE, f"{row['recall']:.3f}"])
+        cells += [f"{row['peak_mb']:.0f}" if "peak_mb" in row else NONE, f"{row['recall']:.3f}"]
+        lines.append([str(setting), *cells, f"{row['directions changed']:.4f}" if "directions changed" in row else NONE])
     return table(header, lines)
 
 
@@ -127,18 +128,12 @@ def page() -> str:
     parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
     quick, sweep, data, inference, gpu = (load(name) for name in ("speed-quick", "speed", "data", "inference", "gpu"))
     rows = by_setting(quick) if quick else {}
-    bars = [
-        ["step / encoder, 200,000 stored, L 8", "step / encoder", BARS[0], "<= 1.10"],
-        ["sequential / step, 50,000 stored, L 4", "sequential / step", BARS[1], ">= 2.0"],
-        ["the same, lengths spread as real ones", "sequential / step", BARS[3], ">= 2.0"],
-        ["head / encoder, L 16", "head / encoder", BARS[2], "<= 0.05"],
-        ["denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<= 0.05"],
-    ]
-    found = []
-    for name, ratio, at, bar in bars:
-        figure = f"{rows[at]['ratios'][ratio]:.3f}" if rows else NONE
-        scatter = "{:.3f} to {:.3f}".format(*rows[at]["quartiles"][ratio]) if rows and ratio in rows[at]["quartiles"] else ""
-        found.append([name, figure, scatter, bar])
+    found = [[name, NONE, "", f"{relation} {bar}"] for name, *_, relation, bar in CHECKS]
+    if quick:
+        found = [
+            [name, f"{figure:.3f}", " to ".join(f"{quartile:.3f}" for quartile in quartiles), f"{relation} {bar}"]
+            for name, figure, quartiles, relation, bar, _ in bars(rows)
+        ]
     parts += [
         "## Bars (`python benchmarks/speed.py --quick`)\n",
         where(quick) if quick else "",
