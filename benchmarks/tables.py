@@ -40,13 +40,16 @@ def steps(rows: dict[Setting, dict]) -> str:
     """Seconds and ratios, a row a setting."""
     parts = ("step", "encoder", "packed", "sequential", "denoiser", "head", "optimizer")
     ratios = ("step / encoder", "step / packed", "sequential / step", "denoiser / encoder", "head / encoder")
-    header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K", "directions changed"]
+    header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K", "directions changed", "index, s"]
     lines = []
     for setting, row in rows.items():
         cells = [row["median"].get(part) for part in parts] + [row["ratios"].get(name) for name in ratios]
         cells = [NONE if cell is None else f"{cell:.3f}" for cell in cells]
         cells += [f"{row['peak_mb']:.0f}" if "peak_mb" in row else NONE, f"{row['recall']:.3f}"]
-        lines.append([str(setting), *cells, f"{row['directions changed']:.4f}" if "directions changed" in row else NONE])
+        cells += [
+            f"{row[name]:{form}}" if name in row else NONE for name, form in (("directions changed", ".4f"), ("index", ".2f"))
+        ]
+        lines.append([str(setting), *cells])
     return table(header, lines)
 
 
@@ -128,16 +131,14 @@ def page() -> str:
     parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
     quick, sweep, data, inference, gpu = (load(name) for name in ("speed-quick", "speed", "data", "inference", "gpu"))
     rows = by_setting(quick) if quick else {}
-    found = [[name, NONE, "", f"{relation} {bar}"] for name, *_, relation, bar in CHECKS]
-    if quick:
-        found = [
-            [name, f"{figure:.3f}", " to ".join(f"{quartile:.3f}" for quartile in quartiles), f"{relation} {bar}"]
-            for name, figure, quartiles, relation, bar, _ in bars(rows)
-        ]
+    found = {name: [name, NONE, "", f"{relation} {bar}"] for name, *_, relation, bar in CHECKS}
+    for name, figure, quartiles, relation, bar, _ in bars(rows):
+        scatter = " to ".join(f"{quartile:.3f}" for quartile in quartiles)
+        found[name] = [name, f"{figure:.3f}", scatter, f"{relation} {bar}"]
     parts += [
         "## Bars (`python benchmarks/speed.py --quick`)\n",
         where(quick) if quick else "",
-        table(["", "ratio", "quartiles", "bar"], found),
+        table(["", "figure", "quartiles", "bar"], list(found.values())),
     ]
     parts += [steps(rows) if rows else ""]
     parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
