@@ -503,7 +503,8 @@ def main() -> None:
             trainer = target_trainer(run, model, setting, options.seed)
             sequentially = not options.quick or setting.length == BARS[1].length  # no bar is on it elsewhere
             results[setting] = figures = measure(trainer, options.repeats, options.seed, sequentially)
-            console.print(f"{setting}: {figures['ratios']}, recall {figures['recall']}")
+            search = {name: figures[name] for name in ("recall", "error of the shares", "directions changed")}
+            console.print(f"{setting}: {figures['ratios']}, search: {search}")
     console.print(table(results))
     checks = bars(results)
     for name, figure, _, relation, bar, met in checks:
