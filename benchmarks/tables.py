@@ -90,7 +90,7 @@ def plot(rows: dict[Setting, dict], path: Path) -> None:
             axis.set(xscale="log", yscale="linear" if row else "log", xlabel=title, ylabel="" if column else label)
             axis.set_xticks(sizes, [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes], rotation=30)
             axis.minorticks_off()
-            axis.set_ylim(bottom=0 if row else None)
+        axes[1, column].set_ylim(0, 1.1 * max(values["memory"]))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(styles))
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
