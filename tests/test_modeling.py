@@ -11,12 +11,12 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENCODERS, tiny_encoder_config
+from conftest import ENCODERS, make_tokenizer, tiny_encoder_config
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -842,12 +842,19 @@ def test_predict_joins_the_windows(predictor: GlodeModel, tokenizer):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_it_does_not_matter_where_the_windows_fall(tokenizer, nested: bool):
-    """A model that looks at nothing but the span itself finds the same with windows of any size."""
-    text = " ".join(random.Random(4).choices([*WORDS, "in上海", "Karl-Heinz"], k=400))
+def test_it_does_not_matter_where_the_windows_fall(nested: bool):
+    """A model that looks at nothing but the span itself finds the same with windows of any size.
+
+    No two spans that overlap look the same (no word is unknown or stands beside itself), and their scores differ by 0.007 at
+    least: rounding decides a tie, and on some processors it depends on the shape of the batch.
+    """
+    words = random.Random(4).choices([*WORDS, "in上海", "Karl-Heinz"], k=430)
+    text = " ".join(word for word, _ in groupby(words))
+    tokenizer = make_tokenizer([text])
     found = []
     for max_tokens in (128, 61, 40, 33):
-        model = tiny_model(vocabulary=len(tokenizer), max_tokens=max_tokens, max_span_length=2)
+        options = {"max_tokens": max_tokens, "max_span_length": 2, "initializer_range": 0.2}
+        model = tiny_model(vocabulary=len(tokenizer), seed=1, **options)
         model.encoder.encoder.layer = nn.ModuleList()
         nn.init.zeros_(model.encoder.embeddings.position_embeddings.weight)
         found.append(model.predict(text, tokenizer, nested=nested))
