@@ -289,7 +289,8 @@ class Datastore:
         self.vectors, self.types = torch.empty(0, size, device=device), torch.empty(0, dtype=torch.long, device=device)
         self.host_types = self.types.cpu()
         self.collected: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.index, self.ivf, self.cells, self.cell_types = None, None, 0, None
+        self.index, self.cells = None, 0
+        self.centroids, self.cell_types = None, None  # of the cells [cells, D], [cells, types]
         self.recall, self.deviation = 1.0, 0.0
 
     def __len__(self) -> int:
@@ -349,7 +350,7 @@ class Datastore:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
         self.vectors, self.types, self.host_types = vectors, types, types.cpu()  # FAISS answers on the host
         stored = np.ascontiguousarray(vectors.numpy(force=True))
-        self.index, self.ivf, self.cells = _on_device(faiss.IndexFlatIP(self.size)), None, 0
+        self.index, self.cells, self.centroids = _on_device(faiss.IndexFlatIP(self.size)), 0, None
         self.recall, self.deviation = 1.0, 0.0
         self.index.add(stored)
         if len(stored) > self.exact_size and isinstance(self.index, faiss.IndexFlat):
@@ -363,41 +364,39 @@ class Datastore:
         ivf.add(stored)
         ivf.make_direct_map()
         cell = torch.from_numpy(faiss.vector_to_array(ivf.direct_map.array) >> 32)  # below it, the place in the cell
-        self.cell_types = torch.zeros(number, self.number_of_types, dtype=torch.double)
-        self.cell_types.index_put_((cell, self.host_types), torch.ones(len(cell), dtype=torch.double), accumulate=True)
-        self.ivf = ivf
-        at = torch.arange(0, len(stored), -(-len(stored) // self.sample_size))
-        sample = stored[at.numpy()]
-        found = torch.from_numpy(self.index.search(sample, self.neighbors)[1])
+        counts = (cell * self.number_of_types + self.host_types).bincount(minlength=number * self.number_of_types)
+        self.cell_types = counts.view(number, -1).to(self.vectors.device, torch.double)
+        self.centroids = torch.from_numpy(ivf.quantizer.reconstruct_n(0, number)).to(self.vectors)
+        every = -(-len(stored) // self.sample_size)
+        sample, types = self.vectors[::every], self.types[::every]
+        found = torch.from_numpy(self.index.search(stored[::every], self.neighbors)[1])
         exact_shares = self._shares_of(found)
         mixed = ~self._settled(sample)[1]
-        order = torch.from_numpy(ivf.quantizer.search(sample[mixed.numpy()], number)[1])  # of the cells, from near to far
+        order = (sample[mixed] @ self.centroids.T).argsort(dim=1, descending=True).cpu()  # of the cells, from near to far
+        mixed = mixed.cpu()
         places = order.argsort(dim=1).gather(1, cell[found[mixed]]).flatten()  # of the neighbours' cells in that order
         holding = places.bincount(minlength=number).cumsum(0)[: number // 8] / max(1, len(places))
         enough = holding >= self.least_recall
         if enough.any():
             self.index, self.cells = ivf, 1 + int(enough.int().argmax())
             self.recall = float(holding[self.cells - 1])
-        unknown = torch.full((len(at), self.number_of_types), torch.inf)
-        shares = self.similarity(torch.from_numpy(sample), self.host_types[at], unknown)
-        self.deviation = float((shares - exact_shares).abs().mean())
+        shares = self.similarity(sample, types, sample.new_full((len(sample), self.number_of_types), torch.inf))
+        self.deviation = float((shares.cpu() - exact_shares).abs().mean())
 
-    def _settled(
-        self, queries: np.ndarray, types: Tensor | None = None, thresholds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The shares of the types in the nearest cells that hold 3 K vectors [queries, types], and whether they are the answer
-        [queries]; see `similarity`."""
+    def _settled(self, vectors: Tensor, types: Tensor | None = None, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The shares of the types in the nearest cells that hold 3 K vectors [spans, types], and whether they are the answer
+        [spans]; arguments as of `similarity`."""
         fewest, most = self.nearest_cells
-        nearest = self.ivf.quantizer.search(queries, min(most, self.ivf.nlist))[1]
-        counts = self.cell_types[torch.from_numpy(nearest)].cumsum(1)
+        nearest = (vectors.float() @ self.centroids.T).topk(min(most, len(self.centroids))).indices
+        counts = self.cell_types[nearest].cumsum(1)
         enough = counts.sum(-1) >= 3 * self.neighbors
         enough[:, : fewest - 1] = False
-        counts = counts[torch.arange(len(counts)), enough.int().argmax(1)]
+        counts = counts.take_along_dim(enough.int().argmax(1)[:, None, None], dim=1).squeeze(1)
         shares = F.normalize(counts, p=1, dim=1)
         certain = shares.amax(1) >= self.settling_share
         if types is not None:
             # What an entity type's share is if all its vectors of these cells are among the neighbours; the rest is O.
-            upper = (counts / self.neighbors).index_fill_(1, torch.tensor(0), 0)
+            upper = F.pad(counts[:, 1:] / self.neighbors, (1, 0))
             outside = (upper <= thresholds).all(1) & (1 - upper.sum(1) >= upper.amax(1))
             certain = torch.where(types == 0, outside, certain)
         return shares, certain & enough[:, -1]
@@ -415,19 +414,17 @@ class Datastore:
         """
         if not len(self) or not len(vectors):
             return torch.zeros(len(vectors), self.number_of_types, dtype=vectors.dtype, device=vectors.device)
-        queries = np.ascontiguousarray(vectors.float().numpy(force=True))
-        if self.ivf is None:
-            return self._shares(queries).to(vectors)
-        if types is not None:
-            types, thresholds = types.cpu(), thresholds.cpu()
-        shares, settled = self._settled(queries, types, thresholds)
-        shares[~settled] = self._shares(queries[~settled])
-        return shares.to(vectors)
+        if self.centroids is None:
+            return self._shares(vectors)
+        shares, settled = self._settled(vectors, types, thresholds)
+        left = (~settled).nonzero().squeeze(1)
+        return shares.to(vectors).index_copy_(0, left, self._shares(vectors[left]))
 
-    def _shares(self, queries: np.ndarray) -> Tensor:
-        """The share of each type among the nearest neighbours that the index finds. [queries, types]"""
+    def _shares(self, vectors: Tensor) -> Tensor:
+        """The share of each type among the nearest neighbours that the index finds. [spans, D] -> [spans, types]"""
+        queries = np.ascontiguousarray(vectors.float().numpy(force=True))
         parameters = faiss.SearchParametersIVF(nprobe=self.cells) if self.cells else None
-        return self._shares_of(torch.from_numpy(self.index.search(queries, self.neighbors, params=parameters)[1]))
+        return self._shares_of(torch.from_numpy(self.index.search(queries, self.neighbors, params=parameters)[1])).to(vectors)
 
     def _shares_of(self, found: Tensor) -> Tensor:
         """The share of each type among stored vectors, by their numbers [queries, K]; below 0 there is none."""
