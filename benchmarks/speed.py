@@ -18,7 +18,7 @@ stored vectors and queries have so much noise that the search has to work as har
 "index" is what an epoch's end costs: the datastore's index is made anew.
 "directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
 otherwise.
---quick measures the settings of the bars alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
+--quick measures what the bars are on alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
 tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
 
@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -109,6 +109,7 @@ GROWTH = {
     "types": (4, 5, 20),
     "joined": (1, 2, 4),
 }
+BESIDE = ("encoder", "packed", "head", "sequential")  # what is measured beside the step
 RATIOS = ("step / encoder", "step / packed", "head / encoder", "denoiser / encoder", "optimizer / encoder")
 SWEEP = (*BARS, Setting(200_000, blur=BLUR), *(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes))
 
@@ -273,9 +274,9 @@ class Timer:
         return round(over / under, 4)
 
 
-def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool = True) -> dict:
-    """Seconds of the step, its parts, the bare encoder, the same packed, the span head alone and, where asked for, the sequential
-    step, batch by batch in turn."""
+def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[str] = BESIDE) -> dict:
+    """Seconds of the step and its parts and, of what is asked for `beside` it, the bare encoder, the same packed, the span head
+    alone and the sequential step, batch by batch in turn."""
     model, optimizer, denoiser, timer = trainer.model, trainer.optimizer, trainer.denoiser, Timer()
     model.train()
     plain = as_transformers_has_it(model)
@@ -326,15 +327,17 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
     for repeat in range(WARM_UP + repeats):
         rows = trainer.train_dataset.__getitems__(batches[repeat].tolist())
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
-        turns = [("step", step, rows), ("encoder", encoder, plain, token_sets(trainer, rows))]
+        turns = [("step", step, rows)]
+        if "encoder" in beside:
+            turns.append(("encoder", encoder, plain, token_sets(trainer, rows)))
         for turn in turns if repeat % 2 else reversed(turns):
             timer(*turn)
-        tokens = {name: batch[name] for name in ENCODER_INPUTS if name in batch}
-        timer("packed", encoder, model, [tokens])
-        shape = (*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
-        hidden = torch.randn(shape, device=model.device, requires_grad=True)
-        timer("head", head, batch, hidden)
-        if sequentially:
+        if "packed" in beside:
+            timer("packed", encoder, model, [{name: batch[name] for name in ENCODER_INPUTS if name in batch}])
+        if "head" in beside:
+            shape = (*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
+            timer("head", head, batch, torch.randn(shape, device=model.device, requires_grad=True))
+        if "sequential" in beside:
             mixed = trainer.train_dataset.__getitems__(drawn[repeat].tolist())
             timer("sequential", one_by_one, mixed[: size // 2], mixed[size // 2 :])
     denoiser.step = inner
@@ -344,11 +347,11 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, sequentially: bool =
     rebuilding("index", store.store, store.vectors, store.types)
     search["index"] = round(rebuilding.seconds["index"][0], 3)
     search["directions changed"] = round(directions_changed(store, **last_search), 6)
-    quartiles = {name: timer.quartiles(name) for name in RATIOS}
+    quartiles = {name: timer.quartiles(name) for name in RATIOS if timer.seconds.keys() >= set(name.split(" / "))}
     ratios = {name: median for name, (_, median, _) in quartiles.items()}
     return {
         "median": timer.medians(),
-        "ratios": ratios | ({"sequential / step": timer.over_all("sequential / step")} if sequentially else {}),
+        "ratios": ratios | ({"sequential / step": timer.over_all("sequential / step")} if "sequential" in beside else {}),
         "quartiles": {name: [first, third] for name, (first, _, third) in quartiles.items()},
         **search,
         "tokens": batch["input_ids"].numel(),
@@ -500,8 +503,9 @@ def main() -> None:
             return
         for setting in BARS if options.quick else dict.fromkeys(SWEEP):
             trainer = target_trainer(run, model, setting, options.seed)
-            sequentially = not options.quick or setting.length == BARS[1].length  # no bar is on it elsewhere
-            results[setting] = figures = measure(trainer, options.repeats, options.seed, sequentially)
+            asked = {part for _, figure, at, *_ in CHECKS if at == setting for part in figure.split(" / ")}
+            beside = asked.intersection(BESIDE) if options.quick else BESIDE
+            results[setting] = figures = measure(trainer, options.repeats, options.seed, beside)
             search = {name: figures[name] for name in ("recall", "error of the shares", "directions changed")}
             console.print(f"{setting}: {figures['ratios']}, search: {search}")
     console.print(table(results))
