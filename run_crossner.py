@@ -1012,6 +1012,7 @@ def main(argv: list[str]) -> None:
     run.stages()
     run.report()
     run.publish()
+    run.training.distributed_state.destroy_process_group()  # else its threads at times abort a process that has done its work
 
 
 if __name__ == "__main__":

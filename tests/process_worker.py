@@ -88,6 +88,7 @@ def main(
     if arguments.process_index == 0:
         scores["changed"] = float((labels.probabilities - before).abs().max())
         Path(output, "scores.json").write_text(json.dumps(scores))
+    arguments.distributed_state.destroy_process_group()
 
 
 if __name__ == "__main__":
