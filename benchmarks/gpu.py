@@ -53,7 +53,7 @@ def encoder_flops(trainer: GlodeTrainer) -> tuple[int, int]:
     """What the encoder's forward and backward compute for a batch, and the tokens of that batch."""
     indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
     parts = token_sets(trainer, trainer.train_dataset.__getitems__(indices))
-    with FlopCounterMode(display=False) as counter, trainer.compute_loss_context_manager():
+    with FlopCounterMode(display=False) as counter, trainer.accelerator.autocast():
         sum(trainer.model.encoder(**part).last_hidden_state.sum() for part in parts).backward()
     trainer.optimizer.zero_grad()
     return counter.get_total_flops(), sum(part["input_ids"].numel() for part in parts)
@@ -64,7 +64,7 @@ def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:
     indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
     batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(indices)))
     torch.cuda.set_sync_debug_mode("warn")
-    with warnings.catch_warnings(record=True) as caught, trainer.compute_loss_context_manager():
+    with warnings.catch_warnings(record=True) as caught, trainer.accelerator.autocast():
         warnings.simplefilter("always")
         trainer.compute_loss(trainer.model, batch).backward()
     torch.cuda.set_sync_debug_mode("default")

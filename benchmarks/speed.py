@@ -18,11 +18,13 @@ stored vectors and queries have so much noise that the search has to work as har
 "index" is what an epoch's end costs: the datastore's index is made anew.
 "directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
 otherwise.
---quick measures what the bars are on alone and exits with 1 where one falls short. Results: benchmarks/results/speed*.json;
-tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
+--quick measures what the bars are on alone and exits with 1 where one falls short. --bf16 puts all that is compared into mixed
+precision, and a step in fp32 beside it. Results: benchmarks/results/speed*.json; tables and plots of them: benchmarks/tables.py.
+On a GPU: benchmarks/gpu.py.
 """
 
 import argparse
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -118,6 +120,7 @@ def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.R
     """The demo's corpora and tokenizer, and a source model with the longest L of all settings."""
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed {options.seed}"
     argv += " --max_span_length 16 --eval_strategy no --save_strategy no --load_best_model_at_end false"
+    argv += f" --bf16 {str(options.bf16).lower()}"
     if options.source_model:
         argv += f" --source_model {options.source_model}"
     run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
@@ -236,7 +239,8 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
         for at in range(0, len(indices), size):
             batch = collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
             trainer.state.global_step = 1000 * epoch + at
-            trainer.compute_loss(trainer.model, batch)
+            with trainer.accelerator.autocast():
+                trainer.compute_loss(trainer.model, batch)
             if sum(len(types) for _, types, *_ in store.collected) >= number:
                 return
 
@@ -299,27 +303,27 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
         optimizer.step()
         optimizer.zero_grad()
 
-    def step(rows: list[dict]) -> None:
-        with trainer.compute_loss_context_manager():
+    def step(rows: list[dict], precision: Callable = trainer.accelerator.autocast) -> None:
+        with precision():
             loss = trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
         loss.backward()
         timer("optimizer", update)
 
     def one_by_one(source: list[dict], target: list[dict]) -> None:
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             loss = sequential.loss(source, target)
         loss.backward()
         update(plain, plain_optimizer)
 
     def encoder(model: GlodeModel, parts: list[dict]) -> None:
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             hidden = [model.encoder(**part).last_hidden_state for part in parts]
         torch.autograd.backward(hidden, [torch.full_like(part, 1e-3) for part in hidden])
         model.zero_grad()
 
     def head(batch: dict, hidden: torch.Tensor) -> None:
         words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             logits = model.score_spans(hidden, **words, return_projection=True)["logits"]
         logits.backward(torch.ones_like(logits))
         optimizer.zero_grad()
@@ -349,9 +353,19 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
     search["directions changed"] = round(directions_changed(store, **last_search), 6)
     quartiles = {name: timer.quartiles(name) for name in RATIOS if timer.seconds.keys() >= set(name.split(" / "))}
     ratios = {name: median for name, (_, median, _) in quartiles.items()}
+    if "sequential" in beside:
+        ratios["sequential / step"] = timer.over_all("sequential / step")
+    medians = timer.medians()
+    if trainer.args.bf16:
+        precisions = Timer()
+        for indices in batches:
+            rows = trainer.train_dataset.__getitems__(indices.tolist())
+            precisions("step", step, rows)
+            precisions("step in fp32", step, rows, contextlib.nullcontext)
+        ratios["step in fp32 / step"] = precisions.over_all("step in fp32 / step")
     return {
-        "median": timer.medians(),
-        "ratios": ratios | ({"sequential / step": timer.over_all("sequential / step")} if "sequential" in beside else {}),
+        "median": medians,
+        "ratios": ratios,
         "quartiles": {name: [first, third] for name, (first, _, third) in quartiles.items()},
         **search,
         "tokens": batch["input_ids"].numel(),
@@ -447,7 +461,8 @@ def profile(trainer: GlodeTrainer, steps: int = 5) -> dict[str, float]:
         rows = trainer.train_dataset.__getitems__(indices[at : at + size])
 
         def losses(rows: list[dict] = rows) -> torch.Tensor:
-            return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
+            with trainer.accelerator.autocast():
+                return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
 
         loss = timer("collating, forward, denoiser, losses", losses)
         timer("backward", loss.backward)
@@ -485,11 +500,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the settings of the bars alone; exit 1 where one falls short")
     parser.add_argument("--profile", action="store_true", help="only where the time of a step goes, at the first bar's setting")
+    parser.add_argument("--bf16", action="store_true", help="all in mixed precision, as training with --bf16 true has it")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
     parser.add_argument("--repeats", type=int, help="timed batches of each setting; 20, an epoch, with --quick, else 9")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    suffix = "-bf16" * options.bf16
     options.repeats = options.repeats or (20 if options.quick else 9)
     torch.set_num_threads(os.cpu_count())
     console, results = Console(), {}
@@ -497,7 +514,7 @@ def main() -> None:
         run, model = trained(options, directory)
         if options.profile:
             figures = profile(target_trainer(run, model, BARS[0], options.seed))
-            path = ROOT / "benchmarks" / "results" / "profile.json"
+            path = ROOT / "benchmarks" / "results" / f"profile{suffix}.json"
             path.write_text(json.dumps({"machine": machine(), "setting": str(BARS[0]), "ms": figures}, indent=2) + "\n")
             console.print_json(data=figures)
             return
@@ -517,9 +534,10 @@ def main() -> None:
         "repeats": options.repeats,
         "seed": options.seed,
         "language": options.language,
+        "bf16": options.bf16,
         "threads": torch.get_num_threads(),
     }
-    path = ROOT / "benchmarks" / "results" / ("speed-quick.json" if options.quick else "speed.json")
+    path = ROOT / "benchmarks" / "results" / f"speed{'-quick' * options.quick}{suffix}.json"
     path.write_text(json.dumps({"settings": settings, "machine": machine(), "rows": record}, indent=2) + "\n")
     sys.exit(1 if options.quick and not all(met for *_, met in checks) else 0)
 

@@ -39,7 +39,8 @@ def by_setting(content: dict) -> dict[Setting, dict]:
 def steps(rows: dict[Setting, dict]) -> str:
     """Seconds and ratios, a row a setting."""
     parts = ("step", "encoder", "packed", "sequential", "denoiser", "head", "optimizer")
-    ratios = ("step / encoder", "step / packed", "sequential / step", "denoiser / encoder", "head / encoder")
+    ratios = ["step / encoder", "step / packed", "sequential / step", "denoiser / encoder", "head / encoder"]
+    ratios += ["step in fp32 / step"] * any("step in fp32 / step" in row["ratios"] for row in rows.values())
     header = ["", *(f"{part}, s" for part in parts), *ratios, "peak of a step, MB", "recall@K", "directions changed", "index, s"]
     lines = []
     for setting, row in rows.items():
@@ -51,6 +52,17 @@ def steps(rows: dict[Setting, dict]) -> str:
         ]
         lines.append([str(setting), *cells])
     return table(header, lines)
+
+
+def asked(content: dict | None) -> str:
+    """What is asked of a step, and the settings that it was measured in."""
+    rows = by_setting(content) if content else {}
+    found = {name: [name, NONE, "", f"{relation} {bar}"] for name, *_, relation, bar in CHECKS}
+    for name, figure, quartiles, relation, bar, _ in bars(rows):
+        scatter = " to ".join(f"{quartile:.3f}" for quartile in quartiles)
+        found[name] = [name, f"{figure:.3f}", scatter, f"{relation} {bar}"]
+    parts = [where(content) if content else "", table(["", "figure", "quartiles", "bar"], list(found.values()))]
+    return "\n".join(part for part in [*parts, steps(rows) if rows else ""] if part)
 
 
 def growth(rows: dict[Setting, dict], name: str) -> tuple[list[int], dict[str, list[float]]]:
@@ -129,18 +141,9 @@ def on_gpu(content: dict | None) -> str:
 def page() -> str:
     """All tables, from the results files."""
     parts = ["# Speed\n", "Written by `python benchmarks/tables.py` from the files beside it; what they mean: docs/speed.md.\n"]
-    quick, sweep, data, inference, gpu = (load(name) for name in ("speed-quick", "speed", "data", "inference", "gpu"))
-    rows = by_setting(quick) if quick else {}
-    found = {name: [name, NONE, "", f"{relation} {bar}"] for name, *_, relation, bar in CHECKS}
-    for name, figure, quartiles, relation, bar, _ in bars(rows):
-        scatter = " to ".join(f"{quartile:.3f}" for quartile in quartiles)
-        found[name] = [name, f"{figure:.3f}", scatter, f"{relation} {bar}"]
-    parts += [
-        "## Bars (`python benchmarks/speed.py --quick`)\n",
-        where(quick) if quick else "",
-        table(["", "figure", "quartiles", "bar"], list(found.values())),
-    ]
-    parts += [steps(rows) if rows else ""]
+    sweep, data, inference, gpu = (load(name) for name in ("speed", "data", "inference", "gpu"))
+    parts += ["## Bars (`python benchmarks/speed.py --quick`)\n", asked(load("speed-quick"))]
+    parts += ["## The same in mixed precision (`python benchmarks/speed.py --quick --bf16`)\n", asked(load("speed-quick-bf16"))]
     parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
     if sweep:
         rows = by_setting(sweep)

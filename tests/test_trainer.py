@@ -1,5 +1,6 @@
 """Protects the training: the loss falls and a small corpus is learnt, pseudo labels are really replaced inside compute_loss,
-target labels never reach the loss, a resumed run is the run that was never stopped, and accumulation keeps the loss' scale."""
+target labels never reach the loss, a resumed run is the run that was never stopped, accumulation keeps the loss' scale, and mixed
+precision holds wherever the model computes."""
 
 from pathlib import Path
 
@@ -289,3 +290,29 @@ def test_a_loss_that_is_no_number_ends_in_a_message(backbone, tokenizer, windows
     with pytest.raises(InputError, match="source_loss is nan at step 1") as error:
         trainer.train()
     assert "Lower --learning_rate or train in full precision" in str(error.value)
+
+
+def test_mixed_precision_assigns_and_refines(backbone, tokenizer, windows, unlabeled, tmp_path):
+    def assign(**options) -> PseudoLabels:
+        model = fresh_model(backbone)
+        model.classifier.linear.weight.data *= 50  # probabilities that are not all alike
+        trainer = GlodeTrainer(model, arguments(tmp_path, **options), tokenizer, source=windows)
+        return trainer.assign_pseudo_labels(unlabeled)
+
+    exact, rounded = assign().probabilities, assign(bf16=True)
+    error = (rounded.probabilities - exact).abs()
+    assert 0 < error.max() < 0.1 and error.mean() < 0.01
+    before = rounded.probabilities.clone()
+    trainer = GlodeTrainer(
+        fresh_model(backbone),
+        arguments(tmp_path, bf16=True, num_train_epochs=3),
+        tokenizer,
+        source=windows,
+        target=unlabeled,
+        pseudo_labels=rounded,
+    )
+    trainer.train()
+    assert not torch.equal(rounded.probabilities, before)
+    torch.testing.assert_close(rounded.probabilities.sum(-1), torch.ones(before.shape[:2]))
+    assert trainer.denoiser.prototypes.vectors.norm(dim=-1).allclose(torch.ones(len(LABELS)))
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
