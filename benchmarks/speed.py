@@ -120,7 +120,8 @@ def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.R
     """The demo's corpora and tokenizer, and a source model with the longest L of all settings."""
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed {options.seed}"
     argv += " --max_span_length 16 --eval_strategy no --save_strategy no --load_best_model_at_end false"
-    argv += f" --bf16 {str(options.bf16).lower()}"
+    if options.bf16:
+        argv += f" --bf16 true --use_cpu {not torch.cuda.is_available()}"  # the Trainer refuses bf16 on a CPU that it was not told of
     if options.source_model:
         argv += f" --source_model {options.source_model}"
     run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
