@@ -121,7 +121,7 @@ def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.R
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed {options.seed}"
     argv += " --max_span_length 16 --eval_strategy no --save_strategy no --load_best_model_at_end false"
     if options.bf16:
-        argv += f" --bf16 true --use_cpu {not torch.cuda.is_available()}"  # the Trainer refuses bf16 on a CPU that it was not told of
+        argv += f" --bf16 true --use_cpu {not torch.cuda.is_available()}"  # else the Trainer refuses bf16 on a CPU
     if options.source_model:
         argv += f" --source_model {options.source_model}"
     run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
