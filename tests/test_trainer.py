@@ -206,14 +206,18 @@ def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, 
     torch.testing.assert_close(stored[mask], expected[mask], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("stop", "mapped"), [(5, False), (8, False), (10, False), (10, True)])
-def test_resuming_gives_the_run_that_was_never_stopped(backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped):
+@pytest.mark.parametrize(
+    ("stop", "mapped", "bf16"), [(5, False, False), (8, False, False), (10, False, False), (10, True, False), (5, False, True)]
+)
+def test_resuming_gives_the_run_that_was_never_stopped(
+    backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped, bf16
+):
     """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch; with
-    a datastore that is full, and pseudo labels in memory and in a file."""
+    a datastore that is full, pseudo labels in memory and in a file, and in mixed precision."""
 
     def train(name: str, resume: str | None = None) -> GlodeTrainer:
         options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
-        options |= {"datastore_size": 60}
+        options |= {"datastore_size": 60, "bf16": bf16}
         trainer = GlodeTrainer(
             fresh_model(backbone),
             arguments(tmp_path / name, **options),
