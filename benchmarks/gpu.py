@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
-from speed import Setting, measure, target_trainer, token_sets  # noqa: E402
+from speed import Setting, as_trained, measure, target_trainer, token_sets  # noqa: E402
 
 import run_crossner  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
@@ -64,9 +64,9 @@ def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:
     indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
     batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(indices)))
     torch.cuda.set_sync_debug_mode("warn")
-    with warnings.catch_warnings(record=True) as caught, trainer.accelerator.autocast():
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.compute_loss(trainer.model, batch).backward()
+        trainer.compute_loss(as_trained(trainer), batch).backward()
     torch.cuda.set_sync_debug_mode("default")
     trainer.optimizer.zero_grad()
     places = (f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message))

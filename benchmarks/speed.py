@@ -24,7 +24,6 @@ On a GPU: benchmarks/gpu.py.
 """
 
 import argparse
-import contextlib
 import ctypes
 import functools
 import itertools
@@ -232,7 +231,7 @@ class Blurred:
 def fill(trainer: GlodeTrainer, number: int) -> None:
     """Pass the corpora through the denoiser until the datastore's next vectors are `number`."""
     size, store = 2 * trainer.args.per_device_train_batch_size, trainer.denoiser.datastore
-    collator = replace(trainer.data_collator, mlm_probability=0.0)
+    collator, forward = replace(trainer.data_collator, mlm_probability=0.0), as_trained(trainer)
     trainer.model.train()
     for epoch in itertools.count():
         trainer.sampler.set_epoch(epoch)
@@ -240,10 +239,14 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
         for at in range(0, len(indices), size):
             batch = collator(trainer.train_dataset.__getitems__(indices[at : at + size]))
             trainer.state.global_step = 1000 * epoch + at
-            with trainer.accelerator.autocast():
-                trainer.compute_loss(trainer.model, batch)
+            trainer.compute_loss(forward, batch)
             if sum(len(types) for _, types, *_ in store.collected) >= number:
                 return
+
+
+def as_trained(trainer: GlodeTrainer) -> Callable:
+    """The model's forward in the precision of the training, and nothing but it, as Accelerate prepares a model."""
+    return trainer.accelerator.autocast()(trainer.model.forward)
 
 
 class Timer:
@@ -304,10 +307,8 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
         optimizer.step()
         optimizer.zero_grad()
 
-    def step(rows: list[dict], precision: Callable = trainer.accelerator.autocast) -> None:
-        with precision():
-            loss = trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
-        loss.backward()
+    def step(rows: list[dict], forward: Callable = as_trained(trainer)) -> None:
+        trainer.compute_loss(forward, trainer._prepare_inputs(trainer.data_collator(rows))).backward()
         timer("optimizer", update)
 
     def one_by_one(source: list[dict], target: list[dict]) -> None:
@@ -362,7 +363,7 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
         for indices in batches[: WARM_UP + 7]:
             rows = trainer.train_dataset.__getitems__(indices.tolist())
             precisions("step", step, rows)
-            precisions("step in fp32", step, rows, contextlib.nullcontext)
+            precisions("step in fp32", step, rows, model.forward)
         ratios["step in fp32 / step"] = precisions.over_all("step in fp32 / step")
     return {
         "median": medians,
@@ -462,8 +463,7 @@ def profile(trainer: GlodeTrainer, steps: int = 5) -> dict[str, float]:
         rows = trainer.train_dataset.__getitems__(indices[at : at + size])
 
         def losses(rows: list[dict] = rows) -> torch.Tensor:
-            with trainer.accelerator.autocast():
-                return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(rows)))
+            return trainer.compute_loss(as_trained(trainer), trainer._prepare_inputs(trainer.data_collator(rows)))
 
         loss = timer("collating, forward, denoiser, losses", losses)
         timer("backward", loss.backward)
