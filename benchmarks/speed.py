@@ -307,7 +307,9 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
         optimizer.step()
         optimizer.zero_grad()
 
-    def step(rows: list[dict], forward: Callable = as_trained(trainer)) -> None:
+    prepared = as_trained(trainer)
+
+    def step(rows: list[dict], forward: Callable = prepared) -> None:
         trainer.compute_loss(forward, trainer._prepare_inputs(trainer.data_collator(rows))).backward()
         timer("optimizer", update)
 
