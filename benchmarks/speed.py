@@ -18,7 +18,8 @@ stored vectors and queries have so much noise that the search has to work as har
 "index" is what an epoch's end costs: the datastore's index is made anew.
 "directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
 otherwise.
---quick measures what the bars are on alone and exits with 1 where one falls short. --bf16 puts all that is compared into mixed
+--quick measures what the bars are on alone and exits with 1 where one falls short. --corpora and --pair take sentences of real
+corpora instead of the demo's. --bf16 puts all that is compared into mixed
 precision, and a step in fp32 beside it. Results: benchmarks/results/speed*.json; tables and plots of them: benchmarks/tables.py.
 On a GPU: benchmarks/gpu.py.
 """
@@ -48,7 +49,7 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from crossner import machine  # noqa: E402
+from crossner import machine, sample  # noqa: E402
 from scale import Meter  # noqa: E402
 from sequential import SequentialStep  # noqa: E402
 
@@ -62,6 +63,7 @@ from trainer_glode import GlodeTrainer  # noqa: E402
 WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
 REAL_VECTORS = 20_000  # a datastore beyond this is filled up with noisy copies
 COPY_NOISE = 0.03  # on each coordinate of a copy
+REAL_SENTENCES = 400  # of each file of real corpora
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,20 @@ def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.R
         argv += f" --bf16 true --use_cpu {not torch.cuda.is_available()}"  # else the Trainer refuses bf16 on a CPU
     if options.source_model:
         argv += f" --source_model {options.source_model}"
-    run = run_crossner.Run(*run_crossner.parse_arguments(argv.split()))
+    run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), *real_corpora(options, directory)]))
     return run, run.source_stage().model
+
+
+def real_corpora(options: argparse.Namespace, directory: str) -> list[str]:
+    """Arguments for sentences of real corpora in the place of the demo's, with the demo's recipe; none without --corpora."""
+    if options.corpora is None:
+        return []
+    corpus, source, target = options.pair.split("-")
+    parts = {"source_train": f"{source}/train", "source_dev": f"{source}/dev", "target_unlabeled": f"{target}/train"}
+    arguments = ["--config", str(ROOT / "recipes" / "demo.yaml"), "--source_lang", source, "--target_lang", target]
+    for name, part in parts.items():
+        arguments += [f"--{name}", str(sample(options.corpora, f"{corpus}/{part}", REAL_SENTENCES, Path(directory)))]
+    return arguments
 
 
 def varied(model: GlodeModel, setting: Setting, seed: int) -> GlodeModel:
@@ -506,10 +520,12 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="all in mixed precision, as training with --bf16 true has it")
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
+    parser.add_argument("--corpora", type=Path, help="measure on real sentences: directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
+    parser.add_argument("--pair", default="wikiann-en-ru", help="with --corpora: CORPUS-SOURCE-TARGET, such as %(default)s")
     parser.add_argument("--repeats", type=int, help="timed batches of each setting; 20, an epoch, with --quick, else 9")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    suffix = "-bf16" * options.bf16
+    suffix = f"-{options.pair}" * (options.corpora is not None) + "-bf16" * options.bf16
     options.repeats = options.repeats or (20 if options.quick else 9)
     torch.set_num_threads(os.cpu_count())
     console, results = Console(), {}
@@ -536,7 +552,7 @@ def main() -> None:
     settings = {
         "repeats": options.repeats,
         "seed": options.seed,
-        "language": options.language,
+        "corpora": f"demo, {options.language}" if options.corpora is None else options.pair,
         "bf16": options.bf16,
         "threads": torch.get_num_threads(),
     }
