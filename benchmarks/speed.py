@@ -528,6 +528,12 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    corpus, *languages = options.pair.split("-")
+    if len(languages) != 2:
+        parser.error(f"--pair {options.pair}: expected CORPUS-SOURCE-TARGET, such as {parser.get_default('pair')}")
+    for part in (f"{languages[0]}/train", f"{languages[0]}/dev", f"{languages[1]}/train"):
+        if options.corpora is not None and not any((options.corpora / corpus).glob(f"{part}.iob2*")):
+            parser.error(f"{options.corpora / corpus / part}.iob2.gz: no such file; see --corpora and --pair")
     suffix = f"-{options.pair}" * (options.corpora is not None) + "-bf16" * options.bf16
     torch.set_num_threads(os.cpu_count())
     console, results = Console(), {}
