@@ -19,9 +19,8 @@ stored vectors and queries have so much noise that the search has to work as har
 "directions changed" is the share of the last batch's spans whose local directions (eq. 8) an exact search would have chosen
 otherwise.
 --quick measures what the bars are on alone and exits with 1 where one falls short. --corpora and --pair take sentences of real
-corpora instead of the demo's. --bf16 puts all that is compared into mixed
-precision, and a step in fp32 beside it. Results: benchmarks/results/speed*.json; tables and plots of them: benchmarks/tables.py.
-On a GPU: benchmarks/gpu.py.
+corpora instead of the demo's. --bf16 puts all that is compared into mixed precision, and a step in fp32 beside it.
+Results: benchmarks/results/speed*.json; tables and plots of them: benchmarks/tables.py. On a GPU: benchmarks/gpu.py.
 """
 
 import argparse
@@ -117,27 +116,41 @@ RATIOS = ("step / encoder", "step / packed", "head / encoder", "denoiser / encod
 SWEEP = (*BARS, Setting(200_000, blur=BLUR), *(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes))
 
 
-def trained(options: argparse.Namespace, directory: str) -> tuple[run_crossner.Run, GlodeModel]:
-    """The demo's corpora and tokenizer, and a source model with the longest L of all settings."""
+def trained(options: argparse.Namespace, corpora: list[str], directory: str) -> tuple[run_crossner.Run, GlodeModel]:
+    """The demo's corpora, or those that arguments name, its tokenizer, and a source model with the longest L of all settings."""
     argv = f"--target_lang {options.language} --output_dir {directory} --disable_tqdm true --report_to none --seed {options.seed}"
     argv += " --max_span_length 16 --eval_strategy no --save_strategy no --load_best_model_at_end false"
     if options.bf16:
         argv += f" --bf16 true --use_cpu {not torch.cuda.is_available()}"  # else the Trainer refuses bf16 on a CPU
     if options.source_model:
         argv += f" --source_model {options.source_model}"
-    run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), *real_corpora(options, directory)]))
+    run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), *corpora]))
     return run, run.source_stage().model
 
 
-def real_corpora(options: argparse.Namespace, directory: str) -> list[str]:
-    """Arguments for sentences of real corpora in the place of the demo's, with the demo's recipe; none without --corpora."""
-    if options.corpora is None:
-        return []
-    corpus, source, target = options.pair.split("-")
+def language_pair(text: str) -> tuple[str, str, str]:
+    """CORPUS-SOURCE-TARGET, taken apart.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not that.
+    """
+    if text.count("-") != 2:
+        raise argparse.ArgumentTypeError(f"{text} is not CORPUS-SOURCE-TARGET, such as wikiann-en-ru")
+    corpus, source, target = text.split("-")
+    return corpus, source, target
+
+
+def real_corpora(corpora: Path, pair: tuple[str, str, str], directory: str) -> list[str]:
+    """Arguments for sentences of real corpora in the place of the demo's, with the demo's recipe.
+
+    Raises:
+        FileNotFoundError: there is no such corpus in `corpora`.
+    """
+    corpus, source, target = pair
     parts = {"source_train": f"{source}/train", "source_dev": f"{source}/dev", "target_unlabeled": f"{target}/train"}
     arguments = ["--config", str(ROOT / "recipes" / "demo.yaml"), "--source_lang", source, "--target_lang", target]
     for name, part in parts.items():
-        arguments += [f"--{name}", str(sample(options.corpora, f"{corpus}/{part}", REAL_SENTENCES, Path(directory)))]
+        arguments += [f"--{name}", str(sample(corpora, f"{corpus}/{part}", REAL_SENTENCES, Path(directory)))]
     return arguments
 
 
@@ -522,23 +535,24 @@ def main() -> None:
     parser.add_argument("--source_model", help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de")
     parser.add_argument("--corpora", type=Path, help="measure on real sentences: directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
-    parser.add_argument("--pair", default="wikiann-en-ru", help="with --corpora: CORPUS-SOURCE-TARGET, such as %(default)s")
+    parser.add_argument(
+        "--pair", type=language_pair, default="wikiann-en-ru", help="with --corpora: CORPUS-SOURCE-TARGET, such as %(default)s"
+    )
     parser.add_argument(
         "--repeats", type=int, help="timed batches of each setting; 9, with --quick an epoch of 20 for the sequential step"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    corpus, *languages = options.pair.split("-")
-    if len(languages) != 2:
-        parser.error(f"--pair {options.pair}: expected CORPUS-SOURCE-TARGET, such as {parser.get_default('pair')}")
-    for part in (f"{languages[0]}/train", f"{languages[0]}/dev", f"{languages[1]}/train"):
-        if options.corpora is not None and not any((options.corpora / corpus).glob(f"{part}.iob2*")):
-            parser.error(f"{options.corpora / corpus / part}.iob2.gz: no such file; see --corpora and --pair")
-    suffix = f"-{options.pair}" * (options.corpora is not None) + "-bf16" * options.bf16
+    corpora = f"demo, {options.language}" if options.corpora is None else "-".join(options.pair)
+    suffix = f"-{corpora}" * (options.corpora is not None) + "-bf16" * options.bf16
     torch.set_num_threads(os.cpu_count())
     console, results = Console(), {}
     with tempfile.TemporaryDirectory() as directory:
-        run, model = trained(options, directory)
+        try:
+            real = [] if options.corpora is None else real_corpora(options.corpora, options.pair, directory)
+        except FileNotFoundError as error:
+            parser.error(f"{error.filename}: no such file. Give the directory of the corpora with --corpora.")
+        run, model = trained(options, real, directory)
         if options.profile:
             figures = profile(target_trainer(run, model, BARS[0], options.seed))
             path = ROOT / "benchmarks" / "results" / f"profile{suffix}.json"
@@ -560,7 +574,7 @@ def main() -> None:
     record = [asdict(setting) | figures for setting, figures in results.items()]
     settings = {
         "seed": options.seed,
-        "corpora": f"demo, {options.language}" if options.corpora is None else options.pair,
+        "corpora": corpora,
         "bf16": options.bf16,
         "threads": torch.get_num_threads(),
     }

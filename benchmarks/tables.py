@@ -144,10 +144,12 @@ def page() -> str:
     sweep, data, inference, gpu = (load(name) for name in ("speed", "data", "inference", "gpu"))
     parts += ["## Bars (`python benchmarks/speed.py --quick`)\n", asked(load("speed-quick"))]
     parts += ["## The same in mixed precision (`python benchmarks/speed.py --quick --bf16`)\n", asked(load("speed-quick-bf16"))]
-    for name in sorted(path.stem for path in RESULTS.glob("speed-quick-*-*-*.json")):
-        pair = name.removeprefix("speed-quick-")
-        parts += [f"## On sentences of real corpora (`python benchmarks/speed.py --quick --corpora DIR --pair {pair}`)\n"]
-        parts += [asked(load(name))]
+    for content in map(load, sorted(path.stem for path in RESULTS.glob("speed-quick-*-*-*.json"))):
+        asks = f"--pair {content['settings']['corpora']}" + " --bf16" * content["settings"]["bf16"]
+        parts += [
+            f"## On sentences of real corpora (`python benchmarks/speed.py --quick --corpora DIR {asks}`)\n",
+            asked(content),
+        ]
     parts += ["## A step as it grows (`python benchmarks/speed.py`)\n"]
     if sweep:
         rows = by_setting(sweep)
