@@ -13,6 +13,7 @@ them, are read for reports only.
 """
 
 import dataclasses
+import gc
 import itertools
 import json
 import os
@@ -50,6 +51,7 @@ from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
 from denoising_glode import PseudoLabels
 from metrics_glode import entity_scores, of_known_types
 from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity, join_unspaced
+from packing_glode import faster_products
 from publishing_glode import (
     EXAMPLES,
     PICTURE,
@@ -1009,10 +1011,14 @@ def main(argv: list[str]) -> None:
         arguments[2].hub_token = None
     use_all_cores()
     run = Run(*arguments)
-    run.stages()
+    with faster_products():
+        run.stages()
     run.report()
     run.publish()
-    run.training.distributed_state.destroy_process_group()  # else its threads at times abort a process that has done its work
+    processes = run.training.distributed_state
+    del run
+    gc.collect()  # of the trainers, which hold the group's threads: one that outlives the interpreter at times aborts it
+    processes.destroy_process_group()
 
 
 if __name__ == "__main__":

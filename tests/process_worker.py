@@ -5,6 +5,7 @@ torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARG
 HEAD_SCALE multiplies the classifier's first weights: at 1 the tiny model finds no entity in so few steps, not even among the
 twenty training sentences that the scores are of."""
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ def main(
     if arguments.process_index == 0:
         scores["changed"] = float((labels.probabilities - before).abs().max())
         Path(output, "scores.json").write_text(json.dumps(scores))
+    del trainer
+    gc.collect()  # as run_crossner.py ends
     arguments.distributed_state.destroy_process_group()
 
 
