@@ -514,6 +514,7 @@ class GlodeModel(PreTrainedModel):
         mlm_tokens: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_places: Tensor | None = None,
+        read_tokens: Tensor | None = None,
         return_projection: bool = False,
         return_dict: bool = True,
     ) -> GlodeOutput:
@@ -526,12 +527,13 @@ class GlodeModel(PreTrainedModel):
             labels: [batch, words, length], types; -100 where there is no span.
             mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
             mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
-            position_ids, token_places: [1, tokens] and [tokens], of a batch whose rows are packed into one, as training has them:
-                then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool [rows, 1, 1, width], and
-                `first_token` and `last_token` are positions in that row.
+            position_ids, token_places, read_tokens: [1, tokens], [tokens] and [read], of a batch whose rows are packed into one,
+                as training has them: then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool
+                [rows, 1, 1, width], and `first_token` and `last_token` are positions in that row.
             return_projection: compute the denoiser's vectors.
         """
-        packed = {"position_ids": position_ids, "token_places": token_places} if token_places is not None else {}
+        packed = {"position_ids": position_ids, "token_places": token_places, "read_tokens": read_tokens}
+        packed = {name: value for name, value in packed.items() if value is not None}
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **packed).last_hidden_state
         output = GlodeOutput()
         if mlm_labels is not None:

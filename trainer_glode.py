@@ -505,7 +505,8 @@ class GlodeTrainer(Trainer):
 
     @torch.no_grad()
     def _logits(self, model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        known = ("input_ids", "attention_mask", "position_ids", "token_places", "first_token", "last_token", "word_shapes")
+        known = ("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens")
+        known += ("first_token", "last_token", "word_shapes")
         with self.accelerator.autocast():
             logits = model(**{name: inputs[name] for name in known if name in inputs}).logits
         return logits, inputs["span_mask"], inputs["window"]

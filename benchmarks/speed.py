@@ -57,6 +57,7 @@ from corpora_glode import SENTENCE  # noqa: E402
 from data_glode import build_features, list_lengths  # noqa: E402
 from denoising_glode import Datastore, PseudoLabels, directions  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
+from packing_glode import faster_products  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
 
 WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
@@ -103,7 +104,7 @@ CHECKS = (  # what is asked for: its name, the figure, of which setting, at most
     ("the same, 30,000 stored that hardly cluster", "denoiser / encoder", BARS[4], "<=", 0.05),
     ("recall@K of the search, 200,000 stored", "recall", BARS[0], ">=", 0.95),
 )
-ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places")
+ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens")
 GROWTH = {
     "datastore": (1_000, 50_000, 200_000, 1_000_000),
     "length": (4, 8, 16),
@@ -336,6 +337,7 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
 
     prepared = as_trained(trainer)
 
+    @faster_products()
     def step(rows: list[dict], forward: Callable = prepared) -> None:
         trainer.compute_loss(forward, trainer._prepare_inputs(trainer.data_collator(rows))).backward()
         timer("optimizer", update)
@@ -368,10 +370,10 @@ def measure(trainer: GlodeTrainer, repeats: int, seed: int, beside: Collection[s
         for turn in turns if repeat % 2 else reversed(turns):
             timer(*turn)
         if "packed" in beside:
-            timer("packed", encoder, model, [{name: batch[name] for name in ENCODER_INPUTS if name in batch}])
+            timer("packed", faster_products()(encoder), model, [{name: batch[name] for name in ENCODER_INPUTS if name in batch}])
         if "head" in beside:
             shape = (*batch["input_ids"].shape, model.config.encoder_config.hidden_size)
-            timer("head", head, batch, torch.randn(shape, device=model.device, requires_grad=True))
+            timer("head", faster_products()(head), batch, torch.randn(shape, device=model.device, requires_grad=True))
         if "sequential" in beside:
             mixed = trainer.train_dataset.__getitems__(drawn[repeat].tolist())
             timer("sequential", one_by_one, mixed[: size // 2], mixed[size // 2 :])
@@ -468,6 +470,7 @@ def peak_memory(work: Callable, *args) -> float:
     return round(meter.peaks["work"], 1)
 
 
+@faster_products()
 def profile(trainer: GlodeTrainer, steps: int = 5) -> dict[str, float]:
     """Milliseconds a step spends in each part; what is indented lies within the part before it."""
     model, denoiser, timer = trainer.model, trainer.denoiser, Timer()

@@ -1,5 +1,6 @@
 """Protects packed batches: scores, losses and gradients are those of padded rows for every kind of encoder that reads them, also
-across a sliding window; others stay padded; dropout drops what it should; and a saved model knows nothing of it."""
+across a sliding window; others stay padded; dropout drops what it should; faster products are as exact; and a saved model knows
+nothing of it."""
 
 import json
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from data_glode import GlodeCollator, TwoStreams, build_features
 from modeling_glode import GlodeConfig, GlodeModel
-from packing_glode import ATTENTION, Dropout, keep_mask, pack_encoder, packed_attention, replace_dropout
+from packing_glode import ATTENTION, Dropout, faster_products, keep_mask, pack_encoder, packed_attention, replace_dropout
 from trainer_glode import GlodeTrainer, GlodeTrainingArguments
 
 KINDS = ("bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "modernbert")
@@ -67,6 +68,28 @@ def test_packed_rows_are_as_padded_rows(kind: str, dropout: float, streams: TwoS
         torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-8)
     for before, after in zip(expected, results(model, padded), strict=True):  # padded rows pass as before
         torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "modernbert"])
+def test_the_last_feed_forward_sees_the_tokens_that_are_read(kind: str, streams: TwoStreams, tokenizer):
+    """However often the encoder is prepared; the outputs of the others are zero."""
+    model = tiny_model(kind, len(tokenizer)).eval()
+    pack_encoder(model.encoder)
+    batch = GlodeCollator(tokenizer, 2, mlm_probability=0.3, first_position=pack_encoder(model.encoder))(
+        streams.__getitems__([0, 4, 7, 23, 30])
+    )
+    tokens, read = batch["input_ids"].numel(), batch["read_tokens"]
+    wanted = {*batch["first_token"].flatten().tolist(), *batch["last_token"].flatten().tolist()}
+    wanted |= set((batch["mlm_labels"][0] != -100).nonzero()[:, 0].tolist())
+    assert read.tolist() == sorted(wanted) and len(read) < tokens
+    seen = []
+    for layer in model.encoder.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[:2]))
+    packed = ("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens")
+    hidden = model.encoder(**{name: batch[name] for name in packed}).last_hidden_state
+    assert seen == [(1, tokens)] * (len(seen) - 1) + [(1, len(read))]
+    unread = torch.ones(tokens, dtype=torch.bool).index_fill_(0, read, False)
+    assert hidden.shape[:2] == (1, tokens) and (hidden[0, unread] == 0).all() and (hidden[0, read] != 0).any(1).all()
 
 
 def test_the_sliding_window_is_narrow_enough_to_tell(streams: TwoStreams, tokenizer):
@@ -128,15 +151,20 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dropped: float):
     torch.manual_seed(0)
     kept = keep_mask(torch.empty(1001, 999), dropped)
     share, number = (kept == 0).double(), kept.numel()
-    assert abs(share.mean().item() - dropped) < 5 * (dropped / number) ** 0.5
-    assert abs(kept.double().mean().item() - 1) < 5 * (dropped / number) ** 0.5 / (1 - dropped)
-    assert len(kept.unique()) == 2
-    flat = share.flatten() - dropped
-    for apart in (1, 2, 3, 4, 999):  # four numbers come of one draw
+    drawn = 1 - 1 / kept.max().item()  # of this call, a multiple of 1/256
+    error = 5 * (drawn / number) ** 0.5
+    assert 256 * drawn == pytest.approx(round(256 * drawn), abs=1e-3) and abs(drawn - dropped) < 1 / 256
+    assert abs(share.mean().item() - drawn) <= error
+    assert abs(kept.double().mean().item() - 1) <= error / (1 - drawn) + 1e-6
+    flat = share.flatten() - drawn
+    for apart in (*range(1, 9), 999):  # eight numbers come of one draw
         together = (flat[apart:] * flat[:-apart]).mean().item()
-        assert abs(together) < 5 * dropped * (1 - dropped) / number**0.5
+        assert abs(together) <= 5 * drawn * (1 - drawn) / number**0.5 + 1e-6
     torch.manual_seed(0)
     assert torch.equal(keep_mask(torch.empty(1001, 999), dropped), kept)
+    shares = [1 - 1 / keep_mask(torch.empty(64, 64), dropped).max().item() for _ in range(2000)]
+    assert 1 <= len({round(256 * share) for share in shares}) <= 2
+    assert sum(shares) / len(shares) == pytest.approx(dropped, abs=5 / 2 / 256 / len(shares) ** 0.5)
 
 
 def test_dropout_of_nearly_all_and_in_half_precision():
@@ -157,3 +185,39 @@ def test_every_dropout_is_replaced_and_rests_in_evaluation():
     dropped = places[0](gradient)
     dropped.sum().backward()
     assert torch.equal(gradient.grad, dropped.detach())
+
+
+def test_faster_products_are_in_full_precision():
+    """On this processor, whichever it is; bf16 would err by a hundredth."""
+    rows, weights = torch.randn(1100, 384), torch.randn(1536, 384)
+    gradients = torch.randn(1100, 1536)
+    pairs = [(rows, weights.T), (gradients, weights), (gradients.T, rows)]
+    with faster_products():
+        products = [first @ second for first, second in pairs]
+    for (first, second), product in zip(pairs, products, strict=True):
+        exact = first.double() @ second.double()
+        assert ((product - exact).norm() / exact.norm()).item() < 1e-6
+
+
+AMD = {"cpu_name": "AMD EPYC 9R14", "avx512_bw": True, "amx_tile": False}
+
+
+@pytest.mark.parametrize(
+    "processor, allowed",
+    [
+        (AMD, True),
+        (AMD | {"amx_tile": True}, False),
+        (AMD | {"avx512_bw": False}, False),
+        (AMD | {"cpu_name": "Intel(R) Xeon(R)"}, False),
+        ({}, False),
+    ],
+)
+def test_onednn_is_asked_where_it_stays_in_full_precision(processor: dict, allowed: bool, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    with pytest.raises(KeyboardInterrupt), faster_products():
+        assert matmul.fp32_precision == ("bf16" if allowed else before)
+        raise KeyboardInterrupt
+    assert matmul.fp32_precision == before
