@@ -9,6 +9,7 @@ For each setting, alternating on the same batches of the demo corpus with the de
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py), with the
                 encoder as transformers has it
 
+"encoder" and "sequential" multiply matrices as torch does by itself, the others as run_crossner.py does (faster_products),
 and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Step and encoder come first by
 turns. A ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at
 random, the project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for

@@ -70,6 +70,17 @@ def test_packed_rows_are_as_padded_rows(kind: str, dropout: float, streams: TwoS
         torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-8)
 
 
+def test_packed_rows_may_be_checkpointed(streams: TwoStreams, tokenizer):
+    model = tiny_model("bert", len(tokenizer)).train().double()
+    batch = GlodeCollator(tokenizer, 2, mlm_probability=0.5, first_position=pack_encoder(model.encoder))(
+        streams.__getitems__([0, 4, 7, 11, 23, 30, 34])
+    )
+    expected = results(model, batch)
+    model.activation_checkpointing_enable()
+    for before, after in zip(expected, results(model, batch), strict=True):
+        torch.testing.assert_close(after, before)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "modernbert"])
 def test_the_last_feed_forward_sees_the_tokens_that_are_read(kind: str, streams: TwoStreams, tokenizer):
     """However often the encoder is prepared; the outputs of the others are zero."""
