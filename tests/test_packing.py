@@ -77,6 +77,7 @@ def test_packed_rows_may_be_checkpointed(streams: TwoStreams, tokenizer):
     )
     expected = results(model, batch)
     model.activation_checkpointing_enable()
+    assert model.is_activation_checkpointing
     for before, after in zip(expected, results(model, batch), strict=True):
         torch.testing.assert_close(after, before)
 
