@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "glode_packed"
 _COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin behind the padding's id
 _COUNT_FROM_ZERO = ("bert", "modernbert")
+_THRESHOLDS = 1024  # of a dropout; every so many numbers share one
 
 
 def pack_encoder(encoder: PreTrainedModel) -> int | None:
@@ -129,17 +130,18 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def keep_mask(like: Tensor, dropped: float) -> Tensor:
-    """Zero with probability `dropped`, and otherwise what keeps the mean. The shape of `like`.
+    """Zero with probability `dropped`, at most 255/256, and otherwise what keeps the mean. The shape of `like`.
 
     Eight bits decide on a number, so that one draw serves eight: on a CPU nn.Dropout, which draws each by itself, takes four
-    times as long, and an eighth of an encoder's training step. The share that a call drops is a multiple of 1/256 beside
-    `dropped`, the one above or the one below, by chance, so that the mean of the shares is `dropped`.
+    times as long, and an eighth of an encoder's training step. They are compared with thresholds that lie at the multiple of
+    1/256 above or below `dropped`, by chance, so that the probability is `dropped` itself.
     """
-    number, below = like.numel(), min(int(256 * dropped + torch.rand(()).item()), 255)
-    draws = torch.empty(-(-number // 8), dtype=torch.int64).random_(-(2**63), None)
-    kept = torch.empty(like.shape, dtype=like.dtype)
-    torch.ge(draws.view(torch.int8)[:number].view(like.shape), below - 128, out=kept)
-    return kept.mul_(256 / (256 - below))
+    number, dropped = like.numel(), min(dropped, 255 / 256)
+    thresholds = (256 * dropped + torch.rand(_THRESHOLDS)).floor().sub_(128).to(torch.int8)
+    draws = torch.empty(-(-number // _THRESHOLDS), _THRESHOLDS // 8, dtype=torch.int64).random_(-(2**63), None)
+    kept = torch.empty(len(draws), _THRESHOLDS, dtype=like.dtype)
+    torch.ge(draws.view(torch.int8), thresholds, out=kept)
+    return kept.flatten()[:number].view(like.shape).mul_(1 / (1 - dropped))
 
 
 class Dropout(nn.Dropout):

@@ -9,11 +9,11 @@ For each setting, alternating on the same batches of the demo corpus with the de
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py), with the
                 encoder as transformers has it
 
-"encoder" and "sequential" multiply matrices as torch does by itself, the others as run_crossner.py does (faster_products),
-and, inside the project's step, the denoiser and the optimiser, and the span head by itself. Step and encoder come first by
-turns. A ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at
-random, the project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for
-both. Seconds are medians; then comes the memory that a step takes at its peak. Datastores beyond the vectors that the corpora
+and, inside the project's step, the denoiser and the optimiser, and the span head by itself. "encoder" and "sequential" multiply
+matrices as torch does by itself, the others as run_crossner.py does (faster_products). Step and encoder come first by turns. A
+ratio is the median of the ratios on one batch, with the quartiles beside it. The sequential step draws its batches at random, the
+project's are sorted by length, so those two are compared over all batches together, which hold the same sentences for both.
+Seconds are medians; then comes the memory that a step takes at its peak. Datastores beyond the vectors that the corpora
 give hold noisy copies of them. The demo's vectors cluster, and those of real corpora hardly do: in the settings with a blur,
 stored vectors and queries have so much noise that the search has to work as hard as on real ones (docs/speed.md).
 "index" is what an epoch's end costs: the datastore's index is made anew.

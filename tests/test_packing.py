@@ -163,20 +163,15 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dropped: float):
     torch.manual_seed(0)
     kept = keep_mask(torch.empty(1001, 999), dropped)
     share, number = (kept == 0).double(), kept.numel()
-    drawn = 1 - 1 / kept.max().item()  # of this call, a multiple of 1/256
-    error = 5 * (drawn / number) ** 0.5
-    assert 256 * drawn == pytest.approx(round(256 * drawn), abs=1e-3) and abs(drawn - dropped) < 1 / 256
-    assert abs(share.mean().item() - drawn) <= error
-    assert abs(kept.double().mean().item() - 1) <= error / (1 - drawn) + 1e-6
-    flat = share.flatten() - drawn
-    for apart in (*range(1, 9), 999):  # eight numbers come of one draw
+    assert abs(share.mean().item() - dropped) < 5 * (dropped / number) ** 0.5
+    assert abs(kept.double().mean().item() - 1) < 5 * (dropped / number) ** 0.5 / (1 - dropped)
+    assert len(kept.unique()) == 2
+    flat = share.flatten() - dropped
+    for apart in (*range(1, 9), 999, 1024):  # eight numbers come of one draw, and of 1,024 one has the same threshold
         together = (flat[apart:] * flat[:-apart]).mean().item()
-        assert abs(together) <= 5 * drawn * (1 - drawn) / number**0.5 + 1e-6
+        assert abs(together) < 5 * dropped * (1 - dropped) / number**0.5
     torch.manual_seed(0)
     assert torch.equal(keep_mask(torch.empty(1001, 999), dropped), kept)
-    shares = [1 - 1 / keep_mask(torch.empty(64, 64), dropped).max().item() for _ in range(2000)]
-    assert 1 <= len({round(256 * share) for share in shares}) <= 2
-    assert sum(shares) / len(shares) == pytest.approx(dropped, abs=5 / 2 / 256 / len(shares) ** 0.5)
 
 
 def test_dropout_of_nearly_all_and_in_half_precision():
