@@ -10,7 +10,7 @@ A span is (first word b, length l in words), 1 <= l <= L = `config.max_span_leng
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise, starmap
 
@@ -787,6 +787,31 @@ class GlodePipeline(TokenClassificationPipeline):
         postprocess = {name: value for name, value in (("nested", nested), ("ignore_labels", ignore_labels)) if value is not None}
         return preprocess, forward, postprocess
 
+    def get_iterator(
+        self, inputs, num_workers: int, batch_size: int, preprocess_params: dict, forward_params: dict, postprocess_params: dict
+    ) -> Iterator[list[dict]]:
+        """The entities of each input, in their order.
+
+        Of a list or a dataset the windows of many batches are read from the longest to the shortest, as [`GlodeModel.predict`]
+        does: batches in the order of the texts have two to three times the tokens, most of them padding. A generator, which
+        may wait for answers, is asked for a batch at a time. There are no worker processes.
+        """
+        ahead = 32 * batch_size if isinstance(inputs, Sized) else batch_size
+        windows = chain.from_iterable(self.preprocess(text, **preprocess_params) for text in inputs)
+        outputs = []  # of the windows of a text
+        while block := list(islice(windows, ahead)):
+            by_length = sorted(block, key=lambda window: -len(window["input_ids"]))
+            for at in range(0, len(block), batch_size):
+                rows = by_length[at : at + batch_size]
+                batch = collate_windows(rows, self.tokenizer.pad_token_id)
+                for row, found in zip(rows, self.forward(batch, **forward_params), strict=True):
+                    row["candidates"] = [in_words(entity, row["borders"]) for entity in found]
+            for window in block:
+                outputs.append({name: window[name] for name in ("candidates", "text", "offsets")})
+                if window["is_last"]:
+                    yield self.postprocess(outputs, **postprocess_params)
+                    outputs = []
+
     def preprocess(self, sentence: str | Sequence[str], delimiter: str | None = None) -> Iterator[dict]:
         if delimiter is not None:
             if isinstance(sentence, str) or not all(isinstance(word, str) for word in sentence):
@@ -804,24 +829,15 @@ class GlodePipeline(TokenClassificationPipeline):
         windows = iter_windows([words], self.tokenizer, config.max_tokens, config.max_span_length)
         row = next(windows, _EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]})
         for following in chain(windows, [None]):
-            last = following is None
-            known = {"text": text if last else None, "offsets": offsets if last else None}
-            tensors = collate_windows([row], self.tokenizer.pad_token_id)
-            yield {"is_last": last, "borders": row["borders"], **known} | tensors
+            yield row | {"text": text, "offsets": offsets, "is_last": following is None}
             row = following
 
-    def _forward(self, model_inputs: dict, threshold: float = 0.0) -> dict:
-        kept = {name: model_inputs.pop(name) for name in ("is_last", "borders", "text", "offsets")}
-        found = self.model.find_candidates(model_inputs, threshold)
-        batched = isinstance(kept["is_last"], list)
-        borders = kept.pop("borders") if batched else [kept.pop("borders")]
-        candidates = [[in_words(e, places) for e in entities] for entities, places in zip(found, borders, strict=True)]
-        return {"candidates": candidates if batched else candidates[0]} | kept
+    def _forward(self, model_inputs: dict[str, Tensor], threshold: float = 0.0) -> list[list[tuple]]:
+        return self.model.find_candidates(model_inputs, threshold)
 
     def postprocess(self, all_outputs: list[dict], nested: bool = False, ignore_labels: Sequence[str] = ()) -> list[dict]:
         entities = resolve([entity for window in all_outputs for entity in window["candidates"]], nested)
-        last = all_outputs[-1]
-        named = self.model.name_entities(entities, last["text"], last["offsets"])
+        named = self.model.name_entities(entities, all_outputs[0]["text"], all_outputs[0]["offsets"])
         return [entity for entity in named if entity["entity_group"] not in ignore_labels]
 
 

@@ -17,6 +17,7 @@ tokenizer, random heads on it, and the same longest entity L (but for GLiNER's d
   of its own examples); a sentence with more spans than fit is encoded several times.
 - GLiNER puts the types' names before each text, and has an LSTM on the encoder and a layer for each span behind it. Its default
   sizes are spans of up to 12 words and 512 numbers, where it has L words and the encoder's width otherwise.
+- The span model sorts what it is given once more, by tokens (`predict` and pipeline); the others take the texts' order.
 - Weights do not change the time but for the entities that are found and then built. The span model is the one given; the token
   classifier is the run's own (`--export_token_classifier`) where there is one. Random heads are set to find nothing, which spares
   them that part.

@@ -9,6 +9,7 @@ import sys
 from itertools import pairwise
 
 import pytest
+from torch.utils.data import Dataset
 from transformers import AutoTokenizer
 
 from handler import EndpointHandler
@@ -45,6 +46,46 @@ def test_the_same_entities_alone_in_a_list_in_a_batch_and_from_a_generator(ner, 
     assert [bare(entities) for entities in ner(TEXTS, batch_size=batch_size)] == alone
     assert [bare(entities) for entities in ner((text for text in TEXTS), batch_size=batch_size)] == alone
     assert [bare(entities) for entities in ner.model.predict(TEXTS, ner.tokenizer, batch_size=batch_size)] == alone
+
+
+class Texts(Dataset):
+    """TEXTS in disorder and many times, as a dataset; `read` is how many of them have been asked for."""
+
+    def __init__(self):
+        self.texts, self.read = TEXTS * 9, 0
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, at):
+        text = self.texts[at]
+        self.read = at + 1
+        return text
+
+
+def test_batches_hold_windows_of_similar_length(ner, monkeypatch):
+    shapes, find = [], ner.model.find_candidates
+
+    def record(batch: dict, *rest) -> list:
+        shapes.append(batch["input_ids"].shape)
+        return find(batch, *rest)
+
+    monkeypatch.setattr(ner.model, "find_candidates", record)
+    alone = [bare(ner(text)) for text in TEXTS]
+    tokens = 9 * sum(rows * width for rows, width in shapes)
+    for inputs in (TEXTS * 9, Texts()):
+        shapes.clear()
+        assert [bare(entities) for entities in ner(inputs, batch_size=4)] == 9 * alone
+        assert max(rows for rows, _ in shapes) == 4
+        assert tokens <= sum(rows * width for rows, width in shapes) < 1.1 * tokens
+
+
+def test_a_generator_is_read_no_further_than_a_batch_needs(ner):
+    source = Texts()
+    answers = ner((source[at] for at in range(len(source))), batch_size=3)
+    for done in range(1, 4):
+        next(answers)
+        assert done <= source.read <= done + 3
 
 
 def test_scores_do_not_depend_on_the_batch(ner):
