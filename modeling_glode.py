@@ -611,10 +611,8 @@ class GlodeModel(PreTrainedModel):
         was_training = self.training
         if was_training:  # each switch visits every module: for one short text that is time to be seen
             self.eval()
-        while buffer := list(islice(windows, 32 * batch_size)):
-            buffer.sort(key=lambda row: -len(row["input_ids"]))
-            for at in range(0, len(buffer), batch_size):
-                rows = buffer[at : at + batch_size]
+        while block := list(islice(windows, _SORTED_TOGETHER * batch_size)):
+            for rows in batches_by_length(block, batch_size):
                 batch = {name: value.to(self.device) for name, value in collate_windows(rows, tokenizer.pad_token_id).items()}
                 for row, entities in zip(rows, self.find_candidates(batch, threshold), strict=True):
                     found[row["sentence"]] += [in_words(entity, row["borders"]) for entity in entities]
@@ -652,6 +650,16 @@ def _drop_pooler(encoder: nn.Module) -> None:
     """The pooler is never used; without it no parameter stays without a gradient."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
+
+
+_SORTED_TOGETHER = 32  # batches
+
+
+def batches_by_length(windows: Iterable[dict], batch_size: int) -> Iterator[list[dict]]:
+    """Batches of windows of [`iter_windows`] that are of similar length, in tokens; those of the longest come first."""
+    by_length = iter(sorted(windows, key=lambda window: -len(window["input_ids"])))
+    while batch := list(islice(by_length, batch_size)):
+        yield batch
 
 
 def collate_windows(rows: Sequence[dict], pad_token_id: int) -> dict[str, Tensor]:
@@ -796,13 +804,11 @@ class GlodePipeline(TokenClassificationPipeline):
         does: batches in the order of the texts have two to three times the tokens, most of them padding. A generator, which
         may wait for answers, is asked for a batch at a time. There are no worker processes.
         """
-        ahead = 32 * batch_size if isinstance(inputs, Sized) else batch_size
+        ahead = _SORTED_TOGETHER * batch_size if isinstance(inputs, Sized) else batch_size
         windows = chain.from_iterable(self.preprocess(text, **preprocess_params) for text in inputs)
         outputs = []  # of the windows of a text
         while block := list(islice(windows, ahead)):
-            by_length = sorted(block, key=lambda window: -len(window["input_ids"]))
-            for at in range(0, len(block), batch_size):
-                rows = by_length[at : at + batch_size]
+            for rows in batches_by_length(block, batch_size):
                 batch = collate_windows(rows, self.tokenizer.pad_token_id)
                 for row, found in zip(rows, self.forward(batch, **forward_params), strict=True):
                     row["candidates"] = [in_words(entity, row["borders"]) for entity in found]
