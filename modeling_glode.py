@@ -21,11 +21,6 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, TokenClassificationPipeline
 from transformers.modeling_outputs import ModelOutput
 
-
-class InputError(ValueError):
-    """Something in the user's input is wrong; the message says what, where and how to mend it."""
-
-
 # --------------------------------------------------------------------------------------------------------------- words
 
 # Scripts written without spaces: one word a character (Thai, Lao, Myanmar, Khmer, kana, Han), each with its combining marks.
@@ -134,10 +129,10 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
         positions in `input_ids`), `word_shapes`, `borders` (for n units the n + 1 words of the sentence before which they
         begin and the last ends), `own_start` and `own_end` (the owned units).
     Raises:
-        InputError: the tokenizer is not a fast one.
+        ValueError: the tokenizer is not a fast one.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
+        raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and word alignment needs one. Use a backbone whose "
             "directory holds a tokenizer.json."
         )
@@ -821,13 +816,13 @@ class GlodePipeline(TokenClassificationPipeline):
     def preprocess(self, sentence: str | Sequence[str], delimiter: str | None = None) -> Iterator[dict]:
         if delimiter is not None:
             if isinstance(sentence, str) or not all(isinstance(word, str) for word in sentence):
-                raise InputError("is_split_into_words=True expects a list of words, or a list of such lists.")
+                raise ValueError("is_split_into_words=True expects a list of words, or a list of such lists.")
             text, words = delimiter.join(sentence), sentence
             ends = np.cumsum([len(word) + len(delimiter) for word in words]) - len(delimiter)
             offsets = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
         else:
             if not isinstance(sentence, str):
-                raise InputError(
+                raise ValueError(
                     f"expected a string, not {type(sentence).__name__}; for lists of words give is_split_into_words=True."
                 )
             text, words, offsets = sentence, iter_words(sentence), None

@@ -36,39 +36,34 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 
-from checkpoints_glode import damage, newest_checkpoint
-from corpora_glode import count_repeated, load_corpus, load_hub_corpus, map_types, summarize, types_of
-from data_glode import (
+import glode
+from glode.corpora.hub import load_hub_corpus
+from glode.corpora.labels import count_repeated, label_names, map_types, summarize, types_of
+from glode.corpora.reading import load_corpus
+from glode.denoising.pseudo_labels import PseudoLabels
+from glode.errors import InputError, run_command
+from glode.fast.products import faster_products
+from glode.features.windows import (
     build_features,
     choose_span_length,
     gold_entities,
-    label_names,
     list_lengths,
     reachable_entities,
     unreachable_share,
 )
-from demo_glode import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
-from denoising_glode import PseudoLabels
-from metrics_glode import entity_scores, of_known_types
-from modeling_glode import GlodeConfig, GlodeModel, InputError, encoder_capacity, join_unspaced
-from packing_glode import faster_products
-from publishing_glode import (
-    EXAMPLES,
-    PICTURE,
-    TOKENS_CARD,
-    copy_code,
-    make_portable,
-    open_repository,
-    plot_pseudo_labels,
-    publish,
-    write_card,
-)
-from tokens_glode import predict_entities, train_token_classifier
-from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments
+from glode.metrics import entity_scores, of_known_types
+from glode.publishing.card import EXAMPLES, PICTURE, TOKENS_CARD, plot_pseudo_labels, write_card
+from glode.publishing.hub import copy_code, make_portable, open_repository, publish
+from glode.publishing.token_classifier import predict_entities, train_token_classifier
+from glode.run.embedded import DEMO_BACKBONE, DEMO_DIRECTORY, convert_e5, demo_languages
+from glode.training.arguments import GlodeTrainingArguments
+from glode.training.checkpoints import damage, newest_checkpoint
+from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, join_unspaced
+from trainer_glode import DENOISING_STATE, GlodeTrainer
 
 logger = logging.get_logger("glode")
 
-DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+DEMO_RECIPE = Path(glode.__file__).parent / "run" / "recipes" / "demo.yaml"
 UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
 
 
@@ -1021,15 +1016,10 @@ def main(argv: list[str]) -> None:
     processes.destroy_process_group()
 
 
+def run(argv: list[str]) -> int:
+    """The command: `main`, with its exit code."""
+    return run_command(main, argv, resume="--resume_from_checkpoint auto")
+
+
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped. The same command with --resume_from_checkpoint auto goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
-    except (OSError, SafetensorError) as error:  # a full disk, a file that vanished while the run was at work
-        print(f"error: {error}. Mend it and go on with --resume_from_checkpoint auto.", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(sys.argv[1:]))

@@ -2,11 +2,8 @@
 
 import math
 import platform
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,275 +14,32 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import (
-    EvalPrediction,
     PreTrainedTokenizerBase,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
-from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging
 
-from baselines_glode import BASELINES
-from contrastive_glode import supervised_contrastive
-from data_glode import (
-    GlodeCollator,
-    TwoStreams,
-    TwoStreamSampler,
-    grids,
-    list_lengths,
-    merge_windows,
-    numbers,
-    span_counts,
-    token_set,
-)
-from denoising_glode import Denoiser, PseudoLabels, prune_overlaps
-from metrics_glode import entity_scores, of_known_types
-from modeling_glode import GlodeModel, InputError, decode
-from packing_glode import pack_encoder, replace_dropout
-from random_glode import uniform
+from glode.denoising.baselines import BASELINES
+from glode.denoising.denoiser import Denoiser
+from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
+from glode.errors import InputError
+from glode.fast.dropout import replace_dropout
+from glode.fast.packing import pack_encoder
+from glode.features.collator import GlodeCollator
+from glode.features.predictions import by_window, entities_by_word
+from glode.features.streams import TwoStreams, TwoStreamSampler
+from glode.features.windows import grids, list_lengths, merge_windows, numbers, span_counts, token_set
+from glode.metrics import entity_scores, of_known_types
+from glode.randomness import uniform
+from glode.training.arguments import GlodeTrainingArguments
+from glode.training.callbacks import DenoisingCallback, InterruptCallback
+from glode.training.losses import nll, soft_cross_entropy, supervised_contrastive
+from glode.training.optimizer import give_head_its_rate
+from modeling_glode import GlodeModel
 
 logger = logging.get_logger(__name__)
 
 DENOISING_STATE = "denoising_state.safetensors"
-
-
-@dataclass
-class GlodeTrainingArguments(TrainingArguments):
-    """The method's settings, beside those of every Trainer. Defaults are the paper's."""
-
-    output_dir: str = field(default="glode-model", metadata={"help": "Where the model, checkpoints and metrics.json go."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate of the span head and the MLM head. Default: learning_rate, as in the paper."},
-    )
-    num_train_epochs: float = field(
-        default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."}
-    )
-    source_num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Epochs of the source stage. Default: num_train_epochs."}
-    )
-    per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "Source sentences a step and device; as many target sentences come beside them."}
-    )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a step and device in evaluation."})
-    warmup_steps: float = field(
-        default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."}
-    )
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints that are kept, the best one among them; two, should one be damaged."}
-    )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
-    metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
-    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
-
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "help": "auto goes on with the run in --output_dir, whatever stage it was stopped in; or a checkpoint's directory."
-        },
-    )
-
-    denoising: str = field(
-        default="both",
-        metadata={
-            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local). Or a baseline, see "
-            "docs/baselines.md.",
-            "choices": ["both", "global", "local", "none", *BASELINES],
-        },
-    )
-    directions: str = field(
-        default="multiple",
-        metadata={
-            "help": "A label moves towards every type above its threshold, or to the most similar alone (eq. 8).",
-            "choices": ["multiple", "single"],
-        },
-    )
-    normalize_directions: bool = field(
-        default=False, metadata={"help": "Give the global and the local direction equal weight before they are added (eq. 10)."}
-    )
-    center_vectors: bool = field(
-        default=False,
-        metadata={
-            "help": "Compare spans without the center of their language's vectors: where the encoder learns fast (a small one, "
-            "rates far above the paper's), the vectors of all spans move together."
-        },
-    )
-    prototype_decay: float = field(default=0.99, metadata={"help": "alpha, the moving average of the prototypes (eq. 6)."})
-    num_neighbors: int = field(default=300, metadata={"help": "K, the neighbours that vote (eq. 9)."})
-    neighbor_share: float = field(
-        default=0.05,
-        metadata={"help": "The most neighbours as a share of the datastore: all of a small one would tell every span the same."},
-    )
-    local_threshold_scale: float = field(default=0.9, metadata={"help": "Factor on the thresholds of the local side."})
-    refine_start_epoch: int = field(
-        default=3, metadata={"help": "The first epoch (from 1) that refines; thresholds exist after the second."}
-    )
-    beta_start: float = field(default=0.95, metadata={"help": "Weight of the old label at the start of training (eq. 11)."})
-    beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
-    datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
-    datastore_size: int = field(
-        default=200_000,
-        metadata={
-            "help": "The most span vectors that the datastore holds. Of more, a sample: K of each type, then in proportion to "
-            "what the epoch brought."
-        },
-    )
-    datastore_exact_size: int = field(
-        default=4_000,
-        metadata={
-            "help": "Beyond so many vectors, spans whose directions are certain without it are not searched, and where vectors "
-            "cluster the search is approximate; its recall and the error of the shares are logged."
-        },
-    )
-    pseudo_labels_in_memory: int = field(
-        default=1024,
-        metadata={
-            "help": "MB of pseudo labels that are held in memory, by each process. More lie in a file in the output directory, "
-            "in half precision, which the processes of a machine share."
-        },
-    )
-    confidence_threshold: float = field(
-        default=0.9, metadata={"help": "The least probability of a pseudo label that counts, with --denoising confidence."}
-    )
-    auxiliary_task: str = field(
-        default="mlm",
-        metadata={
-            "help": "What is learnt beside the labels: the masked language model (mlm), or supervised contrastive learning on "
-            "source gold and target pseudo labels (scl).",
-            "choices": ["mlm", "scl", "none"],
-        },
-    )
-    contrastive_weight: float = field(default=1.0, metadata={"help": "The weight of the contrastive loss."})
-    mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
-    mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
-    mlm_vocabulary: str = field(
-        default="all",
-        metadata={
-            "help": "Predict masked tokens among the whole vocabulary, as the paper does, or among those that the target text "
-            "has: the others are never right, and with a large vocabulary they cost a tenth of the step.",
-            "choices": ["all", "target"],
-        },
-    )
-    source_mlm: str = field(
-        default="on",
-        metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]},
-    )
-    freeze_embeddings: bool = field(
-        default=False,
-        metadata={"help": "Keep the encoder's word embeddings as they are; for little text and large rates."},
-    )
-    loss_reduction: str = field(
-        default="span",
-        metadata={
-            "help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).",
-            "choices": ["span", "sentence"],
-        },
-    )
-    double_softmax: bool = field(
-        default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."}
-    )
-    prune_pseudo_labels: bool = field(
-        default=True,
-        metadata={"help": "Among overlapping entities in the pseudo labels only the most probable counts in the loss."},
-    )
-    train_projection: bool = field(
-        default=False,
-        metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."},
-    )
-
-
-class DenoisingCallback(TrainerCallback):
-    """Refreshes the denoising state between epochs: thresholds, datastore, pseudo labels of all processes.
-
-    It acts at the beginning of an epoch, where a resumed run passes as well; what is done already is not done again.
-    Quality and statistics of the pseudo labels are kept in `history`, one entry an epoch.
-
-    Args:
-        trainer: the trainer whose state is refreshed.
-        references: gold entities of each target sentence, where there are any. For the report only.
-    """
-
-    def __init__(self, trainer: "GlodeTrainer", references: Sequence | None = None):
-        self.trainer, self.references = trainer, references
-        self.history: list[dict] = []
-
-    def _prefixes(self) -> dict[str | None, str]:
-        """What the names of a language's log lines begin with; None stands for all languages together."""
-        return {None: "pseudo_labels_"} | {name: f"pseudo_labels_{name}_" for name in self.trainer.languages}
-
-    def on_train_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """A resumed run finds the history of the epochs before in the Trainer's log."""
-        for logs in state.log_history:
-            if "pseudo_labels_confidence" in logs:
-                reports = {language: self._from_logs(logs, prefix) for language, prefix in self._prefixes().items()}
-                self.history.append({"epoch": round(logs["epoch"])} | _joined(reports))
-
-    def _from_logs(self, logs: dict[str, float], prefix: str) -> dict:
-        names = self.trainer.model.config.id2label.values()
-        report = {name: logs[prefix + name] for name in ("confidence", "precision", "recall", "f1") if prefix + name in logs}
-        return report | {"spans": {name: logs[f"{prefix}spans_{name}"] for name in names}}
-
-    def on_epoch_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        epoch = int(state.epoch or 0)
-        self.trainer.sampler.set_epoch(epoch)
-        self._refresh(epoch)
-
-    def on_train_end(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self._refresh(round(state.epoch))
-
-    def _refresh(self, epoch: int) -> None:
-        if self.trainer.denoiser is None:
-            return
-        self.trainer.denoiser.begin_epoch(epoch)
-        if not any(entry["epoch"] == epoch for entry in self.history):
-            reports = self.trainer.pseudo_label_reports(self.references)
-            self.history.append({"epoch": epoch} | _joined(reports))
-            store = self.trainer.denoiser.datastore
-            logs = {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
-            for language, prefix in self._prefixes().items():
-                report = dict(reports[language])
-                logs |= {f"{prefix}spans_{name}": number for name, number in report.pop("spans").items()}
-                logs |= {prefix + name: value for name, value in report.items()}
-            self.trainer.log(logs)
-
-
-def _joined(reports: dict[str | None, dict]) -> dict:
-    """The report of all languages (None), with those of the single ones, if there are several, as `languages`."""
-    single = {language: report for language, report in reports.items() if language is not None}
-    return reports[None] | ({"languages": single} if single else {})
-
-
-class InterruptCallback(TrainerCallback):
-    """Ctrl-C while a model is trained: finish the step, save a checkpoint, stop. `interrupted` says that it happened; a second
-    Ctrl-C stops at once."""
-
-    def __init__(self):
-        self.interrupted, self._before = False, None
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._remember)
-
-    def _remember(self, number: int, frame) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self._before)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        if self.interrupted:
-            control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
 
 
 class GlodeTrainer(Trainer):
@@ -608,37 +362,3 @@ class GlodeTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.denoiser is not None:
             self.denoiser.load_state_dict(load_file(Path(checkpoint, DENOISING_STATE)))
-
-
-def give_head_its_rate(optimizer: torch.optim.Optimizer, encoder: torch.nn.Module, rate: float | None) -> torch.optim.Optimizer:
-    """Let what is not the encoder's learn at a rate of its own; None leaves the optimizer as it is."""
-    if rate is not None:
-        inside = {id(parameter) for parameter in encoder.parameters()}
-        for group in list(optimizer.param_groups):
-            head = [parameter for parameter in group["params"] if id(parameter) not in inside]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) in inside]
-            optimizer.add_param_group({**group, "params": head, "lr": rate})
-    return optimizer
-
-
-def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
-    """The entity that starts at each word, or zeros: [batch, words, length, types] -> [batch, words, (type, length, score)]."""
-    found = torch.zeros(*logits.shape[:2], 3, device=logits.device)
-    row, begin, length, label, score = decode(logits, span_mask)
-    found[row, begin] = torch.stack([label.float(), length.float(), score], dim=-1)
-    return found
-
-
-def by_window(prediction: EvalPrediction | PredictionOutput) -> np.ndarray:
-    """What `prediction_step` gave for each window, in their order. [windows, words, (type, length, probability)]"""
-    return prediction.predictions[prediction.label_ids.argsort()]
-
-
-def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """-log p of the gold types: [..., types], [...] -> [...]; cells below 0 hold no meaning (mask them)."""
-    return -log_probabilities.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
-
-
-def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
-    """Eq. 4 for each span: [..., types], [..., types] -> [...]."""
-    return -(soft * log_probabilities).sum(-1)

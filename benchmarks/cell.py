@@ -20,9 +20,11 @@ from analysis import calibration, changes, error_kinds, familiarity, length_name
 from crossner import machine
 
 import run_crossner
-from corpora_glode import summarize
-from data_glode import GlodeCollator, TwoStreams, build_features, gold_entities
-from denoising_glode import PseudoLabels
+from glode.corpora.labels import summarize
+from glode.denoising.pseudo_labels import PseudoLabels
+from glode.features.collator import GlodeCollator
+from glode.features.streams import TwoStreams
+from glode.features.windows import build_features, gold_entities
 from run_crossner import InputError, Run
 from trainer_glode import GlodeTrainer
 

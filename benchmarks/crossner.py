@@ -4,7 +4,7 @@
 
 reads DIR/wikiann/en/{train,dev}.iob2.gz and DIR/wikiann/ru/{train,test}.iob2.gz, shuffles the sentences by
 random.Random(1), takes the first of each, and trains the four variants one after the other, with one seed; the target
-models start from the pseudo labels of (a), which is what `recipes/small.yaml` trains. What is finished is not run again.
+models start from the pseudo labels of (a), which is what the recipe small trains. What is finished is not run again.
 The figures go to benchmarks/results/crossner-PAIR.json and are printed as a table.
 """
 
@@ -78,7 +78,7 @@ def main() -> None:
         for name, path in zip(("source_train", "source_dev", "target_unlabeled", "target_test"), paths, strict=True)
         for part in (f"--{name}", str(path))
     ]
-    common += ["--config", str(ROOT / "recipes" / "small.yaml"), "--target_lang", target, "--source_lang", source]
+    common += ["--config", str(ROOT / "glode/run/recipes" / "small.yaml"), "--target_lang", target, "--source_lang", source]
     common += ["--seed", str(options.seed), *extra]
     results = {}
     for variant, arguments in VARIANTS.items():

@@ -34,11 +34,12 @@ from crossner import machine  # noqa: E402
 from scale import Meter  # noqa: E402
 
 import trainer_glode  # noqa: E402
-from corpora_glode import load_corpus  # noqa: E402
-from data_glode import build_features, gold_entities, label_names  # noqa: E402
-from demo_glode import DEMO_DIRECTORY  # noqa: E402
-from files_glode import read_lines  # noqa: E402
-from metrics_glode import entity_scores  # noqa: E402
+from glode.corpora.files import read_lines  # noqa: E402
+from glode.corpora.labels import label_names  # noqa: E402
+from glode.corpora.reading import load_corpus  # noqa: E402
+from glode.features.windows import build_features, gold_entities  # noqa: E402
+from glode.metrics import entity_scores  # noqa: E402
+from glode.run.embedded import DEMO_DIRECTORY  # noqa: E402
 from modeling_glode import GlodeModel  # noqa: E402
 
 LENGTH = 8  # L, in words

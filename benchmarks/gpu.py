@@ -85,7 +85,8 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as directory:
         backbone = random_backbone(TINY if options.tiny else LARGE, directory)
-        argv = f"--config {ROOT}/recipes/demo.yaml --target_lang de --model_name_or_path {backbone} --output_dir {directory}/run"
+        argv = f"--config {ROOT}/glode/run/recipes/demo.yaml --target_lang de "
+        argv += f"--model_name_or_path {backbone} --output_dir {directory}/run"
         argv += f" --max_span_length 16 --bf16 {str(not options.tiny).lower()} --freeze_embeddings false --report_to none"
         argv += " --disable_tqdm true --eval_strategy no --save_strategy no --load_best_model_at_end false"
         run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), "--seed", str(options.seed)]))

@@ -49,9 +49,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
 
-from corpora_glode import load_corpus  # noqa: E402
+from glode.corpora.reading import load_corpus  # noqa: E402
+from glode.publishing.token_classifier import running_text, tag_names  # noqa: E402
 from modeling_glode import GlodeModel  # noqa: E402
-from tokens_glode import running_text, tag_names  # noqa: E402
 
 OURS = ("span model", "span model, pipeline", "token classifier", "token classifier, pipeline")
 OTHERS = {  # and the argument that names their interpreter
@@ -183,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
         parser.error(f"--model {options.model}: no model is there. Train one: accelerate launch run_crossner.py --target_lang de")
-    corpus = load_corpus(options.texts or str(ROOT / "demo" / "de" / "test.iob2"), labelled=True)
+    corpus = load_corpus(options.texts or str(ROOT / "glode/run/demo" / "de" / "test.iob2"), labelled=True)
     sentences = sorted(corpus["words"], key=len)
     if options.sentences:
         sentences = sentences[:: -(-len(sentences) // options.sentences)]

@@ -37,7 +37,7 @@ def main() -> None:
     ways = {"predict": lambda text: model.predict(text, tokenizer), "pipeline": ner}
     for language in ("en", "zh"):
         name = "train.iob2" if language == "en" else "unlabeled.txt"
-        lines = (ROOT / "demo" / language / name).read_text(encoding="utf-8").splitlines()
+        lines = (ROOT / "glode/run/demo" / language / name).read_text(encoding="utf-8").splitlines()
         corpus = " ".join(line.split("\t")[0] for line in lines) + " "
         for number in (10_000, 100_000, 1_000_000):
             text = (corpus * (number // len(corpus) + 1))[:number]

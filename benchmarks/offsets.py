@@ -26,10 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
 
-from corpora_glode import read_corpus  # noqa: E402
+from glode.corpora.reading import read_corpus  # noqa: E402
+from glode.corpora.sentences import split_sentences  # noqa: E402
+from glode.publishing.token_classifier import running_text  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline, split_words  # noqa: E402
-from sentences_glode import split_sentences  # noqa: E402
-from tokens_glode import running_text  # noqa: E402
 
 
 def unit_pipeline(tokenizer) -> GlodePipeline:

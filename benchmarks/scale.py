@@ -40,9 +40,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from crossner import machine  # noqa: E402
 
-from denoising_glode import Denoiser, refine  # noqa: E402
+from glode.denoising.denoiser import Denoiser  # noqa: E402
+from glode.denoising.refinement import refine  # noqa: E402
+from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
-from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments  # noqa: E402
+from trainer_glode import DENOISING_STATE, GlodeTrainer  # noqa: E402
 
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones

@@ -54,11 +54,13 @@ from scale import Meter  # noqa: E402
 from sequential import SequentialStep  # noqa: E402
 
 import run_crossner  # noqa: E402
-from corpora_glode import SENTENCE  # noqa: E402
-from data_glode import build_features, list_lengths  # noqa: E402
-from denoising_glode import Datastore, PseudoLabels, directions  # noqa: E402
+from glode.corpora.schema import SENTENCE  # noqa: E402
+from glode.denoising.datastore import Datastore  # noqa: E402
+from glode.denoising.pseudo_labels import PseudoLabels  # noqa: E402
+from glode.denoising.refinement import directions  # noqa: E402
+from glode.fast.products import faster_products  # noqa: E402
+from glode.features.windows import build_features, list_lengths  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
-from packing_glode import faster_products  # noqa: E402
 from trainer_glode import GlodeTrainer  # noqa: E402
 
 WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
@@ -150,7 +152,7 @@ def real_corpora(corpora: Path, pair: tuple[str, str, str], directory: str) -> l
     """
     corpus, source, target = pair
     parts = {"source_train": f"{source}/train", "source_dev": f"{source}/dev", "target_unlabeled": f"{target}/train"}
-    arguments = ["--config", str(ROOT / "recipes" / "demo.yaml"), "--source_lang", source, "--target_lang", target]
+    arguments = ["--config", str(ROOT / "glode/run/recipes" / "demo.yaml"), "--source_lang", source, "--target_lang", target]
     for name, part in parts.items():
         arguments += [f"--{name}", str(sample(corpora, f"{corpus}/{part}", REAL_SENTENCES, Path(directory)))]
     return arguments

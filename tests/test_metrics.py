@@ -6,8 +6,8 @@ import random
 import pytest
 from seqeval.metrics import classification_report
 
-from metrics_glode import both_protocols, entity_metric, entity_scores, of_known_types
-from schemes_glode import encode_tags
+from glode.corpora.schemes import encode_tags
+from glode.metrics import both_protocols, entity_metric, entity_scores, of_known_types
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 RATES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENCODERS, make_tokenizer, tiny_encoder_config
+from support.world import ENCODERS, make_tokenizer, tiny_encoder_config
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +27,6 @@ from modeling_glode import (
     WORD_SHAPES,
     GlodeConfig,
     GlodeModel,
-    InputError,
     SpanLinear,
     collate_windows,
     decode,
@@ -668,7 +667,7 @@ def test_a_slow_tokenizer_is_refused():
     class SlowTokenizer:
         is_fast = False
 
-    with pytest.raises(InputError, match="SlowTokenizer is not a fast tokenizer") as error:
+    with pytest.raises(ValueError, match="SlowTokenizer is not a fast tokenizer") as error:
         encode_words([["Anna"]], SlowTokenizer(), 12, 2)
     assert "Use a backbone whose directory holds a tokenizer.json" in str(error.value)
 

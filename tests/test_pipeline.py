@@ -12,9 +12,9 @@ import pytest
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer
 
-from handler import EndpointHandler
-from modeling_glode import GlodeModel, GlodePipeline, InputError, resolve
-from publishing_glode import make_portable
+from glode.publishing.hub import make_portable
+from glode.serving.handler import EndpointHandler
+from modeling_glode import GlodeModel, GlodePipeline, resolve
 
 TEXTS = [
     "Anna Berg lives in New York .",
@@ -101,9 +101,9 @@ def test_lists_of_words(ner):
         assert all(" ".join(sentence)[e["start"] : e["end"]] == e["word"] for e in entities)
     assert bare(ner(words, is_split_into_words=True, delimiter="")[0])[0][1] in "AnnaBerglivesinNewYork"
     assert bare(ner(words[0], is_split_into_words=True)[0]) == bare(found[0])
-    with pytest.raises(InputError, match="list of words"):
+    with pytest.raises(ValueError, match="list of words"):
         ner([["Anna"], "Berg"], is_split_into_words=True)
-    with pytest.raises(InputError, match="expected a string"):
+    with pytest.raises(ValueError, match="expected a string"):
         ner([["Anna", "Berg"]])
 
 

@@ -12,11 +12,15 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoConfig, set_seed
 
-from data_glode import GlodeCollator, build_features, gold_entities, label_names
-from denoising_glode import PseudoLabels
-from metrics_glode import entity_scores
-from modeling_glode import GlodeConfig, GlodeModel, InputError
-from trainer_glode import DENOISING_STATE, GlodeTrainer, GlodeTrainingArguments
+from glode.corpora.labels import label_names
+from glode.denoising.pseudo_labels import PseudoLabels
+from glode.errors import InputError
+from glode.features.collator import GlodeCollator
+from glode.features.windows import build_features, gold_entities
+from glode.metrics import entity_scores
+from glode.training.arguments import GlodeTrainingArguments
+from modeling_glode import GlodeConfig, GlodeModel
+from trainer_glode import DENOISING_STATE, GlodeTrainer
 
 LABELS = ["O", "LOC", "PER"]
 

@@ -1,0 +1,7 @@
+"""python -m glode"""
+
+import sys
+
+from glode.command import main
+
+sys.exit(main())

@@ -1,0 +1,36 @@
+"""The command `glode`: train, tag, export, app."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import glode
+
+# Subcommand -> the module with its `run`, and what it does. Modules are loaded when called: each takes seconds.
+COMMANDS = {
+    "train": ("run_crossner", "train a recogniser for a language without labels"),
+    "tag": ("glode.serving.tag", "find the entities of a file of any size"),
+    "export": ("glode.serving.onnx", "write a token classifier for ONNX Runtime"),
+    "app": ("glode.serving.app", "a page to try a model in the browser"),
+}
+
+
+def usage() -> str:
+    """What `glode --help` prints."""
+    lines = [f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(["usage: glode COMMAND ...", "", *lines, "", "glode COMMAND --help explains the arguments of each."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand, and give its exit code, see `glode.errors.run_command`."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"glode {glode.__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"error: glode has no command {name!r}.\n{usage()}", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[name][0]).run(rest)

@@ -1,0 +1,1 @@
+"""Text on disk or on the Hub -> labelled words."""

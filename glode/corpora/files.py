@@ -1,0 +1,110 @@
+"""A text file, packed or not, in any encoding -> its numbered lines, in bounded memory."""
+
+import bz2
+import codecs
+import gzip
+import lzma
+import string
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from glode.errors import InputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
+
+
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+
+
+LONGEST_LINE = 2**24  # bytes: a packed file of a few kilobytes may hold a line of any length
+
+
+def unpacked_suffix(path: Path) -> str:
+    """What the name says of the content: ".jsonl" for corpus.jsonl.gz."""
+    return Path(path.stem if path.suffix.lower() in OPENERS else path).suffix.lower()
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The content of a plain, .gz, .bz2, .xz or .zst file."""
+    return OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
+def read_lines(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[tuple[int, str, int]]:
+    """(number from 1 on, text without its line end, replaced characters) of each line; LF, CRLF and CR end a line.
+
+    Args:
+        encoding: any in which ASCII is ASCII, see [`find_encoding`].
+        errors: "replace" makes U+FFFD of NUL and of what the encoding does not know; "strict" raises.
+    Raises:
+        InputError: the file cannot be read, holds a line beyond `LONGEST_LINE`, or what `errors` does not allow.
+    """
+    number = offset = 0
+    try:
+        with open_bytes(path) as file:
+            while raw := file.readline(LONGEST_LINE + 1):
+                if len(raw) > LONGEST_LINE:
+                    raise InputError(f"{path}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB. Break it into lines.")
+                if offset == 0 and raw.startswith(codecs.BOM_UTF8):
+                    raw, offset = raw.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
+                at = offset
+                offset += len(raw)
+                for line in raw.rstrip(b"\r\n").split(b"\r"):
+                    number += 1
+                    yield number, *_decode(line, encoding, errors, path, number, at)
+                    at += len(line) + 1
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file. Check the path.") from error
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: cannot be read ({error}). Is it whole, and packed as its name says?") from error
+
+
+def _decode(line: bytes, encoding: str, errors: str, path: Path, number: int, at: int) -> tuple[str, int]:
+    """A line's text, and how many of its characters were replaced. `at` is its first byte's offset."""
+    try:
+        text = line.decode(encoding)
+        if "\0" not in text:
+            return text, 0
+        position, reason = line.index(0), "a NUL byte: is it UTF-16, or no text at all?"
+    except UnicodeDecodeError as error:
+        position, reason = error.start, f"byte 0x{line[error.start]:02x} is not {encoding.upper()} ({error.reason})."
+    if errors == "strict":
+        raise InputError(
+            f"{path}, line {number}: at byte {at + position} of the file {reason} Convert it to UTF-8, name its encoding "
+            "(--encoding latin-1), or give --encoding_errors replace."
+        )
+    kept = line.decode(encoding, "ignore").replace("\0", "").count("\ufffd")
+    text = line.decode(encoding, "replace").replace("\0", "\ufffd")
+    return text, text.count("\ufffd") - kept
+
+
+def find_encoding(path: Path, encoding: str) -> str:
+    """The encoding of a file: UTF-8 where its first line beyond ASCII is that, else the given one. So one `--encoding
+    latin-1` suits corpora of which only some are old.
+
+    Raises:
+        InputError: there is no such encoding, or ASCII is not ASCII in it.
+    """
+    try:
+        name = codecs.lookup(encoding).name.removesuffix("-sig")
+        usable = string.printable.encode(name) == string.printable.encode("ascii")
+    except (LookupError, ValueError):
+        usable = False
+    if not usable:
+        raise InputError(
+            f"--encoding {encoding}: not known, or not one in which ASCII stays ASCII (UTF-16). Convert the file to UTF-8."
+        )
+    if name == "utf-8":
+        return name
+    try:
+        return "utf-8" if any(not line.isascii() for _, line, _ in read_lines(path)) else name
+    except InputError:
+        return name  # reading it with that encoding shows what else is wrong

@@ -1,0 +1,63 @@
+"""Tables and binary corpora -> sentences: parquet, `datasets` directories, spaCy's DocBin."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from datasets import ClassLabel, DatasetDict, Features, load_from_disk
+
+from glode.corpora.records import read_record
+from glode.corpora.schema import Raw
+from glode.errors import InputError
+
+
+def read_table(path: Path) -> Iterator[Raw]:
+    """A .parquet file or a directory of `Dataset.save_to_disk`, of rows that are records; tags may be classes."""
+    try:
+        if path.is_dir():
+            rows = load_from_disk(str(path))
+            if isinstance(rows, DatasetDict):
+                raise InputError(f"{path} has the parts {', '.join(rows)}. Name one of them: {path / next(iter(rows))}.")
+            features = rows.features
+        else:
+            file = pq.ParquetFile(path)
+            features = Features.from_arrow_schema(file.schema_arrow)
+            rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
+        classes = {
+            name: item.names for name, f in features.items() if isinstance(item := getattr(f, "feature", None), ClassLabel)
+        }
+        for number, row in enumerate(rows, 1):
+            for column, names in classes.items():
+                if wrong := [i for i in row[column] if i not in range(len(names))]:
+                    raise InputError(
+                        f"{path}, row {number}: class {wrong[0]} of `{column}` has no name. Give it one, or store tags as names."
+                    )
+                row[column] = [names[i] for i in row[column]]
+            yield read_record(row, f"{path}, row {number}", number)
+    except InputError:
+        raise
+    except Exception as error:  # what pyarrow and datasets raise at broken files has no class in common
+        raise _unreadable(path, error) from error
+
+
+def read_docbin(path: Path) -> Iterator[Raw]:
+    """spaCy's training data, .spacy; a document is a sentence, its tokens are the words."""
+    try:
+        import spacy
+        from spacy.tokens import DocBin
+    except ImportError as error:
+        raise InputError(f"{path}: spaCy reads its own files, and is not here: pip install spacy.") from error
+    try:
+        for number, doc in enumerate(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), 1):
+            visible = [0, *accumulate(not token.is_space for token in doc)]
+            entities = [(visible[e.start], visible[e.end] - visible[e.start], e.label_) for e in doc.ents]
+            words = [token.text for token in doc if not token.is_space]
+            yield Raw(number, words, entities=entities if doc.has_annotation("ENT_IOB") else None)
+    except Exception as error:  # as in read_table
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return InputError(f"{path}: cannot be read ({reason}). Is it whole, and of the format that its name says?")

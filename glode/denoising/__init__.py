@@ -1,0 +1,1 @@
+"""Global-local denoising of soft pseudo labels (eq. 5-11). Knows no Trainer."""

@@ -1,0 +1,106 @@
+"""Soft labels of all spans of the target text (eq. 5)."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glode.denoising.gathering import Gather, alone, gather_uneven
+from modeling_glode import select_spans
+
+
+class PseudoLabels:
+    """Soft labels of all spans of the target text: one flat array [owned words, length, types] and an offset per window.
+
+    With `file` the array lies there in half precision, mapped into memory, and the processes of a machine share it. The file is
+    scratch: what a stopped run goes on from is the copy in its checkpoint. Why float16: docs/scale.md.
+
+    Args:
+        words: how many words each window owns.
+        length: L.
+        types: C.
+        device: where labels are read to; without `file` they also lie there.
+        file: the labels' file, the same for all processes of a machine; made where it is not there.
+
+    Raises:
+        OSError: `file` cannot be made, or the disk has no room for it.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[int],
+        length: int,
+        types: int,
+        device: torch.device | str = "cpu",
+        file: Path | None = None,
+    ):
+        counts = torch.as_tensor(words, dtype=torch.long)
+        self.offsets = F.pad(counts.cumsum(0), (1, 0)).to(device)
+        self.refined_in = torch.full((len(counts),), -1, dtype=torch.int16, device=device)
+        shape = (int(counts.sum()), length, types)
+        self.probabilities = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
+        self.probabilities[:] = F.one_hot(torch.tensor(0), types)
+
+    def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
+        """The flat row of each word [batch, words], and which words the window owns."""
+        relative = torch.arange(words, device=window.device) - own_start[:, None]
+        count = (self.offsets[window + 1] - self.offsets[window])[:, None]
+        owned = (relative >= 0) & (relative < count)
+        return self.offsets[window][:, None] + relative.clamp(min=0).minimum(count - 1), owned
+
+    def read(self, window: Tensor, own_start: Tensor, words: int) -> Tensor:
+        """[batch] windows -> [batch, words, length, types]; rows that a window does not own hold no label of its spans."""
+        rows = self._rows(window, own_start, words)[0]
+        labels = self.probabilities[rows.to(self.probabilities.device)]
+        return labels.to(rows.device, torch.promote_types(labels.dtype, torch.float32))
+
+    def write(
+        self,
+        window: Tensor,
+        own_start: Tensor,
+        values: Tensor,
+        epoch: int = -1,
+        written: Tensor | None = None,
+        gather: Gather = alone,
+    ) -> None:
+        """Store the labels of a batch and the epoch in which this happened, together with what the other processes write: every
+        process has to call it. Where a window is there more than once, the first of the lowest rank counts.
+
+        Args:
+            window, own_start: [batch].
+            values: [batch, words, length, types], of which the owned words are stored.
+            written: bool [batch], the windows that are stored; all by default.
+        """
+        rows, owned = self._rows(window, own_start, values.shape[1])
+        if written is not None:
+            owned &= written[:, None]
+        rows, values = (gather_uneven(tensor[owned], gather) for tensor in (rows, values))
+        rows, order = rows.sort(stable=True)
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = rows[1:] != rows[:-1]
+        rows, values = rows[first], values[order[first]]
+        # The processes that share a file all write the same into it, after a gather that ends the reading of all: whatever the
+        # order in which they pass, each finds at its next read what it has written itself.
+        self.probabilities[rows.to(self.probabilities.device)] = values.to(self.probabilities)
+        self.refined_in[torch.searchsorted(self.offsets, rows, right=True) - 1] = epoch
+
+
+def _map_half(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """A half-precision tensor of the given shape in a file, which grows to its size."""
+    number = math.prod(shape)
+    with open(file, "ab") as stream:
+        os.posix_fallocate(stream.fileno(), 0, 2 * number)  # a full disk shows here, not as a signal at some later write
+    return torch.from_file(str(file), shared=True, size=number, dtype=torch.float16).view(shape)
+
+
+def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
+    """Resolve overlapping entities: those that lose against a more probable one become "O". [batch, words, length, types]."""
+    score, label = probabilities.max(-1)
+    entity = span_mask & (label != 0)
+    losers = entity & ~select_spans(score, entity)
+    outside = F.one_hot(torch.zeros_like(label), probabilities.shape[-1]).to(probabilities.dtype)
+    return torch.where(losers[..., None], outside, probabilities)

@@ -1,0 +1,1 @@
+"""Labelled words -> windows -> batches."""

@@ -1,0 +1,82 @@
+"""Windows -> a batch of named tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from glode.fast.packing import pack_rows
+from glode.randomness import uniform
+from modeling_glode import collate_windows, span_grid
+
+
+@dataclass
+class GlodeCollator:
+    """Makes a batch of windows, for training (both streams) and for evaluation (one stream).
+
+    Returns a dictionary of tensors, for 2 source windows, 1 target window and its masked copy, with L = 2:
+
+        input_ids       [4, tokens]     source, target, masked copies of the target; the target itself only with `keep_target`;
+                                        attention_mask likewise
+        first_token     [3, words]      only windows that are scored; last_token and word_shapes likewise
+        span_mask       [3, words, 2]   which cells of the grid are spans
+        labels          [3, words, 2]   gold types of source spans; -100 for target spans and where there is no span
+        window          [3]             the window in the target's pseudo labels; below 0 for source windows
+        own_start       [3]             its first owned word
+        mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
+
+    With `first_position` (see `pack_encoder`) the rows of tokens are packed into one, see `pack_rows`.
+
+    What is masked is a pure function of the seed, the epoch and the window.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_span_length: int
+    mlm_probability: float = 0.0
+    keep_target: bool = True
+    seed: int = 0
+    first_position: int | None = None
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
+        target = [row for row in rows if row.get("window", -1) >= 0]
+        masked = target if self.mlm_probability > 0 else []
+        scored = rows if self.keep_target else [row for row in rows if row.get("window", -1) < 0]
+        batch = collate_windows([*scored, *masked], self.tokenizer.pad_token_id)
+        if masked:
+            self._mask(batch, len(scored), [row["index"] for row in masked])
+        words = max(len(row["first_token"]) for row in scored)
+        for name in ("first_token", "last_token", "word_shapes"):
+            batch[name] = batch[name][: len(scored), :words]
+        own = [batch.pop(name)[: len(scored)] for name in ("number_of_words", "own_start", "own_end")]
+        batch["span_mask"] = span_grid(*own, words, self.max_span_length)
+        batch["window"] = torch.tensor([row.get("window", row.get("index", 0)) for row in scored])
+        batch["own_start"] = own[1]
+        if "types" in scored[0]:
+            batch["labels"] = self._labels(scored, batch["span_mask"])
+        return batch if self.first_position is None else pack_rows(batch, self.first_position)
+
+    def _mask(self, batch: dict[str, Tensor], first: int, indices: Sequence[int]) -> None:
+        """Replace each ordinary token of the rows from `first` on by the mask token, with the given probability (eq. 2)."""
+        tokens = batch["input_ids"]
+        chosen = batch["attention_mask"].bool() & ~torch.isin(tokens, torch.tensor(self.tokenizer.all_special_ids))
+        chosen[:first] = False
+        keys = torch.tensor(indices)[:, None] * 2**20 + torch.arange(tokens.shape[1])
+        chosen[first:] &= uniform(keys, self.seed) < self.mlm_probability
+        batch["mlm_labels"] = tokens.masked_fill(~chosen, -100)
+        batch["input_ids"] = tokens.masked_fill(chosen, self.tokenizer.mask_token_id)
+
+    @staticmethod
+    def _labels(rows: Sequence[dict], span_mask: Tensor) -> Tensor:
+        is_source = torch.tensor(["types" in row for row in rows])
+        labels = torch.zeros(span_mask.shape, dtype=torch.long)
+        cells = [
+            (i, begin, length - 1, label)
+            for i, row in enumerate(rows)
+            for begin, length, label in zip(row.get("begins", ()), row.get("lengths", ()), row.get("types", ()), strict=True)
+        ]
+        if cells:
+            row, begin, length, label = torch.tensor(cells).T
+            labels[row, begin, length] = label
+        return labels.masked_fill(~span_mask | ~is_source[:, None, None], -100)

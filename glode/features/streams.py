@@ -1,0 +1,84 @@
+"""Two streams of windows, source and target, as one data set and one sampler."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+
+
+class TwoStreams(torch.utils.data.Dataset):
+    """Source windows, then target windows, as one map-style data set. An index beyond its end starts again: epoch after epoch."""
+
+    def __init__(self, source: Dataset, target: Dataset | None):
+        self.source, self.target = source, target
+
+    def __len__(self) -> int:
+        return len(self.source) + (len(self.target) if self.target is not None else 0)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+        border, total = len(self.source), len(self)
+        places = [index % total for index in indices]
+        rows = [self.source[i] if i < border else self.target[i - border] for i in places]
+        return [row | {"index": n, "window": i - border} for row, n, i in zip(rows, indices, places, strict=True)]
+
+    def __getitem__(self, index: int) -> dict:
+        return self.__getitems__([index])[0]
+
+
+class TwoStreamSampler(Sampler[int]):
+    """Draws `source_batch` source and `target_batch` target windows, over and over: together one micro-batch.
+
+    The order is a pure function of (seed, epoch). An epoch is one pass over the longer stream, the shorter one starts
+    anew. Windows of similar length share a batch: within each run of batches both streams are sorted by length, and
+    the batches are shuffled afterwards. Several processes, of which each takes every n-th micro-batch, get together what
+    one process with n times the batch gets.
+
+    Args:
+        source_lengths, target_lengths: tokens of each window.
+        source_batch, target_batch: windows of each stream a micro-batch; `target_batch` 0 leaves the target out.
+        processes: how many processes share an epoch.
+    """
+
+    run = 16
+
+    def __init__(
+        self,
+        source_lengths: Sequence[int],
+        target_lengths: Sequence[int],
+        source_batch: int,
+        target_batch: int,
+        seed: int,
+        processes: int = 1,
+    ):
+        self.streams = [(np.asarray(source_lengths), source_batch, 0)]
+        if target_batch:
+            self.streams.append((np.asarray(target_lengths), target_batch, len(source_lengths)))
+        self.steps = max(-(-len(lengths) // (batch * processes)) for lengths, batch, _ in self.streams)
+        self.seed, self.epoch, self.processes = seed, 0, processes
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps * self.processes * sum(batch for _, batch, _ in self.streams)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        drawn = [self._draw(generator, *stream) for stream in self.streams]
+        batches = np.concatenate([stream.reshape(self.steps, self.processes, -1) for stream in drawn], axis=2)
+        total = sum(len(lengths) for lengths, *_ in self.streams)  # an index tells the epoch as well, see TwoStreams
+        for step in generator.permutation(self.steps):
+            yield from (batches[step].ravel() + self.epoch * total).tolist()
+
+    def _draw(self, generator: np.random.Generator, lengths: np.ndarray, batch: int, shift: int) -> np.ndarray:
+        """[steps, batch of all processes] indices, sorted by length inside each run of batches."""
+        batch *= self.processes
+        wanted = self.steps * batch
+        passes = [generator.permutation(len(lengths)) for _ in range(-(-wanted // len(lengths)))]
+        order = np.concatenate(passes)[:wanted]
+        for at in range(0, wanted, self.run * batch):
+            run = order[at : at + self.run * batch]
+            run[:] = run[np.argsort(lengths[run], kind="stable")]
+        return order.reshape(self.steps, batch) + shift

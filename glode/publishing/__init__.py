@@ -1,0 +1,1 @@
+"""From a finished model to a repository on the Hub."""

@@ -1,0 +1,195 @@
+"""A plain token classifier beside the span model: the hosted widget and ONNX Runtime know built-in architectures only.
+
+It starts from the span model's encoder and learns the source labels and the refined pseudo labels of the target text, in running
+text, as it will read it. `AutoModelForTokenClassification` and `pipeline` load it without any code of ours.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    DataCollatorForTokenClassification,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+from glode.corpora.schemes import decode_tags
+from glode.features.windows import gold_entities
+from glode.metrics import entity_scores
+from glode.training.optimizer import give_head_its_rate
+from modeling_glode import GlodeModel, join_unspaced
+
+Entity = tuple[int, int, str]
+
+
+_CLOSING, _OPENING = {"Pe", "Pf"}, {"Ps", "Pi"}
+
+
+_ENDS_A_PHRASE = set(".,;:!?%…،؛؟।॥")
+
+
+def running_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Join words as text is written: nothing before closing punctuation, after an opening bracket, within scripts without
+    spaces and beside full-width punctuation; a space elsewhere.
+
+    Returns:
+        The text and each word's characters (start, end) in it.
+    """
+    text, offsets, starts_run = "", [], set(join_unspaced(words)[1])
+    for position, word in enumerate(words):
+        if text and position in starts_run and not _touch(text[-1], word):
+            text += " "
+        offsets.append((len(text), len(text) + len(word)))
+        text += word
+    return text, offsets
+
+
+def _touch(before: str, word: str) -> bool:
+    """Whether no space is written between a character and the word after it."""
+    wide = any(unicodedata.category(c)[0] == "P" and unicodedata.east_asian_width(c) in "WF" for c in (before, word[0]))
+    closes = unicodedata.category(word[0]) in _CLOSING or (len(word) == 1 and word in _ENDS_A_PHRASE)
+    return wide or closes or unicodedata.category(before) in _OPENING
+
+
+def tag_names(types: Sequence[str]) -> list[str]:
+    """ "O" and the IOB2 tags of the types; `types` begins with "O"."""
+    return ["O", *(f"{prefix}-{name}" for name in types[1:] for prefix in "BI")]
+
+
+def token_features(
+    corpus: Dataset,
+    entities: Sequence[Sequence[Entity]],
+    tokenizer: PreTrainedTokenizerBase,
+    tags: Sequence[str],
+    max_tokens: int,
+) -> Dataset:
+    """Running text with a tag for each token; longer texts become windows that overlap by a quarter.
+
+    Args:
+        corpus: sentences, of which only the words are read.
+        entities: (first word, length in words, type) of each sentence.
+        tags: see `tag_names`.
+    Returns:
+        `input_ids`, `attention_mask` and `labels` (-100 at special tokens), one row a window.
+    """
+    ids, rows = {name: i for i, name in enumerate(tags)}, []
+    for words, found in zip(corpus["words"], entities, strict=True):
+        text, offsets = running_text(words)
+        encoded = tokenizer(
+            text,
+            truncation=True,
+            max_length=max_tokens,
+            stride=max_tokens // 4,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
+        spans = [(offsets[begin][0], offsets[begin + length - 1][1], name) for begin, length, name in found]
+        for window, (places, special) in enumerate(zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)):
+            labels = np.where(special, -100, 0)
+            middle = np.array([(start + end) / 2 for start, end in places])
+            for start, end, name in spans:
+                inside = np.flatnonzero((middle > start) & (middle < end) & (labels != -100))
+                if len(inside):
+                    labels[inside] = ids[f"I-{name}"]
+                    if places[inside[0]][0] <= start:  # else the entity began in the window before
+                        labels[inside[0]] = ids[f"B-{name}"]
+            rows.append(
+                {
+                    "input_ids": encoded["input_ids"][window],
+                    "attention_mask": encoded["attention_mask"][window],
+                    "labels": labels.tolist(),
+                }
+            )
+    return Dataset.from_list(rows)
+
+
+class TokenClassifierTrainer(Trainer):
+    """An ordinary Trainer whose classifier learns at `head_learning_rate`, as the span model's does."""
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        return give_head_its_rate(super().create_optimizer(model), self.model.base_model, self.args.head_learning_rate)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """The card belongs to the run."""
+
+
+def train_token_classifier(
+    backbone: str,
+    model: GlodeModel,
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: TrainingArguments,
+    source: Dataset,
+    dev: Dataset,
+    target: Dataset,
+    target_entities: Sequence[Sequence[Entity]],
+) -> TokenClassifierTrainer:
+    """Train on source labels and pseudo labels; the checkpoint is the one of the best source development F1.
+
+    Args:
+        backbone: the encoder's path, for its configuration.
+        model: the trained span model, whose encoder is the start.
+        source, dev: labelled sentences.
+        target: target sentences, of which only the words are read.
+        target_entities: their refined pseudo labels.
+    """
+    config, tags = model.config, tag_names(list(model.config.id2label.values()))
+    names = {"id2label": dict(enumerate(tags)), "label2id": {tag: i for i, tag in enumerate(tags)}}
+    fresh = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(backbone, **names))
+    weights = {name: value for name, value in model.encoder.state_dict().items() if "pooler" not in name}
+    fresh.base_model.load_state_dict(weights)
+    parts = ((source, gold_entities(source)), (target, target_entities))
+    train = concatenate_datasets([token_features(*part, tokenizer, tags, config.max_tokens) for part in parts])
+
+    def scores(prediction) -> dict[str, float]:
+        gold, found = (_entities_of(rows, prediction.label_ids, tags) for rows in (prediction.label_ids, prediction.predictions))
+        return {name: value for name, value in entity_scores(gold, found).items() if name in ("precision", "recall", "f1")}
+
+    trainer = TokenClassifierTrainer(
+        model=fresh,
+        args=arguments,
+        processing_class=tokenizer,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        train_dataset=train,
+        eval_dataset=token_features(dev, gold_entities(dev), tokenizer, tags, config.max_tokens),
+        compute_metrics=scores,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+    )
+    trainer.train()
+    return trainer
+
+
+def _entities_of(rows: np.ndarray, labels: np.ndarray, tags: Sequence[str]) -> list[list[Entity]]:
+    """The entities, in tokens, of [sentences, tokens] tag numbers where `labels` are not -100."""
+    return [decode_tags([tags[i] for i in row[known]], "IOB") for row, known in zip(rows, labels != -100, strict=True)]
+
+
+def predict_entities(directory: Path, corpus: Dataset, max_tokens: int, device: torch.device) -> list[list[Entity]]:
+    """What the built-in pipeline finds in a corpus' sentences, written as running text.
+
+    Returns:
+        (first word, length in words, type); an entity whose borders are no words' borders has the length 0, which no
+        gold entity has.
+    """
+    ner = pipeline("token-classification", model=str(directory), aggregation_strategy="simple", device=device)
+    ner.tokenizer.model_max_length = max_tokens
+    texts, offsets = zip(*(running_text(words) for words in corpus["words"]), strict=True)
+    found = []
+    for text, spans, entities in zip(texts, offsets, ner(list(texts), batch_size=32, stride=max_tokens // 4), strict=True):
+        first, last = {start: i for i, (start, _) in enumerate(spans)}, {end: i for i, (_, end) in enumerate(spans)}
+        words = []
+        for entity in entities:
+            start, end = entity["start"], entity["end"]
+            start += len(text[start:end]) - len(text[start:end].lstrip())
+            length = last[end] - first[start] + 1 if start in first and end in last else 0
+            words.append((first.get(start, -1 - start), length, entity["entity_group"]))
+        found.append(words)
+    return found

@@ -1,0 +1,1 @@
+"""A finished model at work: files, an endpoint, a page, ONNX."""

@@ -1,0 +1,161 @@
+"""The arguments of training."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import (
+    TrainingArguments,
+)
+
+from glode.denoising.baselines import BASELINES
+
+
+@dataclass
+class GlodeTrainingArguments(TrainingArguments):
+    """The method's settings, beside those of every Trainer. Defaults are the paper's."""
+
+    output_dir: str = field(default="glode-model", metadata={"help": "Where the model, checkpoints and metrics.json go."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the span head and the MLM head. Default: learning_rate, as in the paper."},
+    )
+    num_train_epochs: float = field(
+        default=8, metadata={"help": "Epochs of the target stage: passes over the longer of the two corpora."}
+    )
+    source_num_train_epochs: float | None = field(
+        default=None, metadata={"help": "Epochs of the source stage. Default: num_train_epochs."}
+    )
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Source sentences a step and device; as many target sentences come beside them."}
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a step and device in evaluation."})
+    warmup_steps: float = field(
+        default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints that are kept, the best one among them; two, should one be damaged."}
+    )
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
+    metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
+
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "auto goes on with the run in --output_dir, whatever stage it was stopped in; or a checkpoint's directory."
+        },
+    )
+
+    denoising: str = field(
+        default="both",
+        metadata={
+            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local). Or a baseline, see "
+            "docs/baselines.md.",
+            "choices": ["both", "global", "local", "none", *BASELINES],
+        },
+    )
+    directions: str = field(
+        default="multiple",
+        metadata={
+            "help": "A label moves towards every type above its threshold, or to the most similar alone (eq. 8).",
+            "choices": ["multiple", "single"],
+        },
+    )
+    normalize_directions: bool = field(
+        default=False, metadata={"help": "Give the global and the local direction equal weight before they are added (eq. 10)."}
+    )
+    center_vectors: bool = field(
+        default=False,
+        metadata={
+            "help": "Compare spans without the center of their language's vectors: where the encoder learns fast (a small one, "
+            "rates far above the paper's), the vectors of all spans move together."
+        },
+    )
+    prototype_decay: float = field(default=0.99, metadata={"help": "alpha, the moving average of the prototypes (eq. 6)."})
+    num_neighbors: int = field(default=300, metadata={"help": "K, the neighbours that vote (eq. 9)."})
+    neighbor_share: float = field(
+        default=0.05,
+        metadata={"help": "The most neighbours as a share of the datastore: all of a small one would tell every span the same."},
+    )
+    local_threshold_scale: float = field(default=0.9, metadata={"help": "Factor on the thresholds of the local side."})
+    refine_start_epoch: int = field(
+        default=3, metadata={"help": "The first epoch (from 1) that refines; thresholds exist after the second."}
+    )
+    beta_start: float = field(default=0.95, metadata={"help": "Weight of the old label at the start of training (eq. 11)."})
+    beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
+    datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
+    datastore_size: int = field(
+        default=200_000,
+        metadata={
+            "help": "The most span vectors that the datastore holds. Of more, a sample: K of each type, then in proportion to "
+            "what the epoch brought."
+        },
+    )
+    datastore_exact_size: int = field(
+        default=4_000,
+        metadata={
+            "help": "Beyond so many vectors, spans whose directions are certain without it are not searched, and where vectors "
+            "cluster the search is approximate; its recall and the error of the shares are logged."
+        },
+    )
+    pseudo_labels_in_memory: int = field(
+        default=1024,
+        metadata={
+            "help": "MB of pseudo labels that are held in memory, by each process. More lie in a file in the output directory, "
+            "in half precision, which the processes of a machine share."
+        },
+    )
+    confidence_threshold: float = field(
+        default=0.9, metadata={"help": "The least probability of a pseudo label that counts, with --denoising confidence."}
+    )
+    auxiliary_task: str = field(
+        default="mlm",
+        metadata={
+            "help": "What is learnt beside the labels: the masked language model (mlm), or supervised contrastive learning on "
+            "source gold and target pseudo labels (scl).",
+            "choices": ["mlm", "scl", "none"],
+        },
+    )
+    contrastive_weight: float = field(default=1.0, metadata={"help": "The weight of the contrastive loss."})
+    mlm_weight: float = field(default=1e-3, metadata={"help": "w, the weight of the language model's loss (paper: 1e-5 for es)."})
+    mlm_probability: float = field(default=0.25, metadata={"help": "r_m, the share of target tokens that are masked (eq. 2)."})
+    mlm_vocabulary: str = field(
+        default="all",
+        metadata={
+            "help": "Predict masked tokens among the whole vocabulary, as the paper does, or among those that the target text "
+            "has: the others are never right, and with a large vocabulary they cost a tenth of the step.",
+            "choices": ["all", "target"],
+        },
+    )
+    source_mlm: str = field(
+        default="on",
+        metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]},
+    )
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Keep the encoder's word embeddings as they are; for little text and large rates."},
+    )
+    loss_reduction: str = field(
+        default="span",
+        metadata={
+            "help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).",
+            "choices": ["span", "sentence"],
+        },
+    )
+    double_softmax: bool = field(
+        default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."}
+    )
+    prune_pseudo_labels: bool = field(
+        default=True,
+        metadata={"help": "Among overlapping entities in the pseudo labels only the most probable counts in the loss."},
+    )
+    train_projection: bool = field(
+        default=False,
+        metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."},
+    )
