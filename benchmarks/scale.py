@@ -52,7 +52,7 @@ from trainer_glode import GlodeTrainer  # noqa: E402
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones
 DEMO = ROOT / "glode/run/demo"
-READING = (  # name in reading.csv, unit, bar
+READING = (  # what in reading.csv, unit, at most
     ("reading, tokenising, labelling", "s", 10.0),
     ("memory above the start", "MB", 300.0),
     ("the same from the cache", "s", 2.0),
@@ -262,11 +262,12 @@ def reading(options: argparse.Namespace) -> int:
         share = decoding_share(str(corpus), options.model, directory)
     figures = (first["seconds"], first["mb"], again["seconds"], share)
     rows = [
-        {"what": name, "unit": unit, "figure": f"{figure:.2f}", "bar": bar, "sentences": options.read_sentences} | machine()
-        for (name, unit, bar), figure in zip(READING, figures, strict=True)
+        {"what": name, "figure": f"{figure:.2f}", "sentences": options.read_sentences} | machine()
+        for (name, *_), figure in zip(READING, figures, strict=True)
     ]
     write_rows("reading", rows)
-    return 0 if print_bars((f"{row['what']}, {row['unit']}", float(row["figure"]), "<=", row["bar"]) for row in rows) else 1
+    bars = ((f"{name}, {unit}", figure, "<=", bar) for (name, unit, bar), figure in zip(READING, figures, strict=True))
+    return 0 if print_bars(bars) else 1
 
 
 def in_process(command: list[str], **environment: str) -> dict[str, float]:

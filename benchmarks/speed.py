@@ -130,13 +130,21 @@ def prepare(options: argparse.Namespace, directory: Path) -> Parts:
         model = directory / "source_model"
     loaded = GlodeModel.from_pretrained(model)
     tokenizer = AutoTokenizer.from_pretrained(model, config=loaded.config)
-    source, target = (load_corpus(str(files[name]), labelled) for name, labelled in (("source_train", True), ("target_unlabeled", False)))
+    source, target = (
+        load_corpus(str(files[name]), labelled) for name, labelled in (("source_train", True), ("target_unlabeled", False))
+    )
     return Parts(loaded, tokenizer, training_arguments(directory, bf16=options.bf16, seed=options.seed), source, target)
 
 
 def training_arguments(directory: Path, **values) -> GlodeTrainingArguments:
     """The demo recipe's, without what a training does beside its steps."""
-    quiet = {"disable_tqdm": True, "report_to": "none", "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    quiet = {
+        "disable_tqdm": True,
+        "report_to": "none",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+    }
     values = {"use_cpu": not torch.cuda.is_available(), "output_dir": str(directory)} | values
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | quiet | values
     return HfArgumentParser(GlodeTrainingArguments).parse_dict(recipe, allow_extra_keys=True)[0]
@@ -175,7 +183,9 @@ def recut(corpus: Dataset, spread: float, seed: int) -> Dataset:
     rows = []
     for start, end in itertools.pairwise([0, *(at for at in cuts if at < len(whole["words"])), len(whole["words"])]):
         own = (begins >= start) & (begins + lengths <= end)
-        rows.append({"words": whole["words"][start:end], "begins": begins[own] - start, "lengths": lengths[own], "types": types[own]})
+        rows.append(
+            {"words": whole["words"][start:end], "begins": begins[own] - start, "lengths": lengths[own], "types": types[own]}
+        )
     return Dataset.from_list(rows, features=SENTENCE)
 
 

@@ -123,7 +123,9 @@ class Study:
         """
         asked = [cell for cell in self.suite.cells() if fnmatch(str(cell), only)]
         open_cells = self.with_teachers(cell for cell in asked if not self.row(cell))
-        print(f"suite {self.suite.name}: {sum(bool(self.row(cell)) for cell in asked)} of {len(asked)} cells are there", flush=True)
+        print(
+            f"suite {self.suite.name}: {sum(bool(self.row(cell)) for cell in asked)} of {len(asked)} cells are there", flush=True
+        )
         running: dict[Future, Cell] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             while open_cells or running:
@@ -376,14 +378,18 @@ def launch_process(command: list[str], log: Path, threads: int) -> int:
 
 def main(argv: list[str], launch: Launch = launch_process, results: Path = RESULTS) -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--suite", choices=sorted(SUITES["suites"]))
     parser.add_argument("--corpora", type=Path, help="directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time; the cores are shared between them")
     parser.add_argument("--only", default="*", metavar="PAIR/SEED/VARIANT", help="run only these cells; * stands for anything")
     parser.add_argument("--work", type=Path, default=ROOT / "glode-study", help="where samples, models and counts stay")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster")
-    parser.add_argument("--count", nargs=3, metavar=("MODEL", "TEST", "RESULT"), help="only count a model's entities on a test set")
+    parser.add_argument(
+        "--count", nargs=3, metavar=("MODEL", "TEST", "RESULT"), help="only count a model's entities on a test set"
+    )
     options, extra = parser.parse_known_args(argv)
     if options.count:
         np.save(options.count[2], count(Path(options.count[0]), options.count[1]))

@@ -22,7 +22,9 @@ def test_randomisation_equals_enumeration():
     sides = []
     for _ in range(2):
         correct = np.array([rng.randint(0, 3) for _ in range(8)])
-        sides.append(np.stack([correct + [rng.randint(0, 3) for _ in correct], correct + [rng.randint(0, 2) for _ in correct], correct], 1))
+        sides.append(
+            np.stack([correct + [rng.randint(0, 3) for _ in correct], correct + [rng.randint(0, 2) for _ in correct], correct], 1)
+        )
     f1 = [200 * c / (g + p) for g, p, c in (side.sum(0) for side in sides)]
     assert f1_of(sides[0].sum(0)) == pytest.approx(f1[0])
     extreme = 0
@@ -179,7 +181,9 @@ def test_the_command_line(capsys, tmp_path):
         with pytest.raises(SystemExit, match="2"):
             study.main(wrong)
     said = capsys.readouterr().err
-    assert "give --suite" in said and "the directory of the corpora with --corpora" in said and "such as demo-en-de/0/plain" in said
+    assert (
+        "give --suite" in said and "the directory of the corpora with --corpora" in said and "such as demo-en-de/0/plain" in said
+    )
     arguments = ["--suite", "smoke", "--corpora", str(tmp_path / "none"), "--work", str(tmp_path), "--precision", "fp32"]
     with pytest.raises(FileNotFoundError):
         common.sample(tmp_path, "conll/en/train", 3, tmp_path)
