@@ -24,10 +24,10 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, XLMR
 
 sys.path.insert(0, str(ROOT))
 
-from glode.corpora.labels import label_names  # noqa: E402
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.run.embedded import convert_e5  # noqa: E402
-from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
+from glode.corpora.labels import label_names
+from glode.corpora.reading import load_corpus
+from glode.run.embedded import convert_e5
+from modeling_glode import GlodeConfig, GlodeModel
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -46,9 +46,9 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(ROOT))
 
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.publishing.token_classifier import running_text, tag_names  # noqa: E402
-from modeling_glode import GlodeModel  # noqa: E402
+from glode.corpora.reading import load_corpus
+from glode.publishing.token_classifier import running_text, tag_names
+from modeling_glode import GlodeModel
 
 OURS = ("span model", "span model, pipeline", "token classifier", "token classifier, pipeline")
 OTHERS = {  # and the argument that names their interpreter

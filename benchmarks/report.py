@@ -23,15 +23,15 @@ HEAD = """# Results
 Written by `python benchmarks/report.py` from the tables in [benchmarks/results](benchmarks/results); do not edit. Seconds of one
 machine mean little on another: compare ratios.
 """
-STUDY = """F1 is strict, in percent of the target's test set: every gold entity counts. Each figure is the mean over seeds, whose number
-stands in brackets, ± their standard deviation. "Of the way" is the share of the way from the plain model to the one that is
-supervised by target labels. Checkpoints are chosen by source dev; target labels are read for these reports alone, except by the
-supervised model. p: paired approximate randomisation over test sentences against {baseline}, 10,000 trials, two-sided, counts summed
-over seeds.
+STUDY = """F1 is strict, in percent of the target's test set: every gold entity counts. Each figure is the mean over seeds,
+whose number stands in brackets, ± their standard deviation. "Of the way" is the share of the way from the plain model to the
+one that is supervised by target labels. Checkpoints are chosen by source dev; target labels are read for these reports alone,
+except by the supervised model. p: paired approximate randomisation over test sentences against {baseline}, 10,000 trials,
+two-sided, counts summed over seeds.
 """
-PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework for Cross-lingual Named Entity Recognition" (Ding et al., IJCAI
-2024), means of three runs: paper, XLM-R-large, in the paper's protocol, which leaves out gold entities that the span grid cannot hold.
-Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
+PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework for Cross-lingual Named Entity Recognition"
+(Ding et al., IJCAI 2024), means of three runs: paper, XLM-R-large, in the paper's protocol, which leaves out gold entities that
+the span grid cannot hold. Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
 """
 STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
 

@@ -1,18 +1,18 @@
 """What data costs: python benchmarks/scale.py [--model glode-demo]
 
-As the corpus grows: for 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L = 8, C = 4, 128 dimensions),
-each in a process of its own, with synthetic vectors in place of the encoder and everything else as in training: the corpus in Arrow,
-the Trainer's sampler and collator, pseudo labels in their file, a datastore that is full at every size. Measured are some steps of an
-epoch, a refresh after a filled reservoir (thresholds, datastore, the report over all labels), the order of an epoch, a checkpoint and
-its reading. Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it was before the corpus was opened: what the
-process itself holds. RssFile beside it are pages of the corpus and of the labels' file, which the kernel drops when it needs the
-room. Results: benchmarks/results/scale.csv.
+As the corpus grows: for 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L = 8, C = 4, 128
+dimensions), each in a process of its own, with synthetic vectors in place of the encoder and everything else as in training:
+the corpus in Arrow, the Trainer's sampler and collator, pseudo labels in their file, a datastore that is full at every size.
+Measured are some steps of an epoch, a refresh after a filled reservoir (thresholds, datastore, the report over all labels),
+the order of an epoch, a checkpoint and its reading. Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it
+was before the corpus was opened: what the process itself holds. RssFile beside it are pages of the corpus and of the labels'
+file, which the kernel drops when it needs the room. Results: benchmarks/results/scale.csv.
 
-With --model, reading and evaluating instead: 20,000 sentences of a labelled file into Arrow, tokenised and labelled by spans, by a
-process that has nothing in its cache, and again by one that finds the first one's cache; 10,000 sentences evaluated by a trained
-model, and the share of the time that is decoding (the choice of entities from the scores of the grid, joining of windows, counting)
-and not the model. The demo's files stand for them, again and again; a repeated sentence costs what a new one does. Exit code 1 where
-a bar is missed. Results: benchmarks/results/reading.csv.
+With --model, reading and evaluating instead: 20,000 sentences of a labelled file into Arrow, tokenised and labelled by spans,
+by a process that has nothing in its cache, and again by one that finds the first one's cache; 10,000 sentences evaluated by a
+trained model, and the share of the time that is decoding (the choice of entities from the scores of the grid, joining of
+windows, counting) and not the model. The demo's files stand for them, again and again; a repeated sentence costs what a new
+one does. Exit code 1 where a bar is missed. Results: benchmarks/results/reading.csv.
 """
 
 import argparse
@@ -39,15 +39,15 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(ROOT))
 
-import trainer_glode  # noqa: E402
-from glode.corpora.labels import label_names  # noqa: E402
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.denoising.denoiser import Denoiser  # noqa: E402
-from glode.features.windows import build_features, gold_entities  # noqa: E402
-from glode.metrics import entity_scores  # noqa: E402
-from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
-from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
-from trainer_glode import GlodeTrainer  # noqa: E402
+import trainer_glode
+from glode.corpora.labels import label_names
+from glode.corpora.reading import load_corpus
+from glode.denoising.denoiser import Denoiser
+from glode.features.windows import build_features, gold_entities
+from glode.metrics import entity_scores
+from glode.training.arguments import GlodeTrainingArguments
+from modeling_glode import GlodeConfig, GlodeModel
+from trainer_glode import GlodeTrainer
 
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones

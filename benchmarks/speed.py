@@ -8,15 +8,15 @@ For each setting, alternating on the same batches of the demo corpus with the de
     packed      the same encoder's forward and backward as the step uses it (glode/fast)
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
 
-and, inside the project's step, the denoiser and the optimiser, and the span head by itself. "encoder" and "sequential" multiply
-matrices as torch does by itself, the others as run_crossner.py does. Step and encoder come first by turns. A ratio is the median of
-the ratios on one batch, with the quartiles beside it; the sequential step draws its batches at random, so that it is compared over
-all batches together, which hold the same sentences. Datastores beyond the vectors that the corpora give hold noisy copies of them;
-with a blur, stored vectors and queries have so much noise that they cluster as badly as those of real corpora. "index" is what an
-epoch's end costs: the datastore's index is made anew.
+and, inside the project's step, the denoiser and the optimiser, and the span head by itself. "encoder" and "sequential"
+multiply matrices as torch does by itself, the others as run_crossner.py does. Step and encoder come first by turns. A ratio
+is the median of the ratios on one batch, with the quartiles beside it; the sequential step draws its batches at random, so
+that it is compared over all batches together, which hold the same sentences. Datastores beyond the vectors that the corpora
+give hold noisy copies of them; with a blur, stored vectors and queries have so much noise that they cluster as badly as those
+of real corpora. "index" is what an epoch's end costs: the datastore's index is made anew.
 
---quick measures the bars alone and exits with 1 where one falls short; without it, the step as it grows. --corpora and --pair take
-sentences of real corpora. --bf16 puts all that is compared into mixed precision, and a step in fp32 beside it. Results:
+--quick measures the bars alone and exits with 1 where one falls short; without it, the step as it grows. --corpora and --pair
+take sentences of real corpora. --bf16 puts all that is compared into mixed precision, and a step in fp32 beside it. Results:
 benchmarks/results/speed.csv. On a GPU: benchmarks/gpu.py.
 """
 
@@ -45,13 +45,13 @@ from transformers import AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBas
 
 sys.path.insert(0, str(ROOT))
 
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.corpora.schema import SENTENCE  # noqa: E402
-from glode.fast.products import faster_products  # noqa: E402
-from glode.features.windows import build_features, list_lengths  # noqa: E402
-from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
-from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
-from trainer_glode import GlodeTrainer  # noqa: E402
+from glode.corpora.reading import load_corpus
+from glode.corpora.schema import SENTENCE
+from glode.fast.products import faster_products
+from glode.features.windows import build_features, list_lengths
+from glode.training.arguments import GlodeTrainingArguments
+from modeling_glode import GlodeConfig, GlodeModel
+from trainer_glode import GlodeTrainer
 
 RECIPE = ROOT / "glode/run/recipes/demo.yaml"
 DEMO = ROOT / "glode/run/demo"
@@ -65,9 +65,9 @@ BLUR = 0.25  # vectors then cluster as badly as those of real corpora
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: stored vectors, L in words, sentences of each stream a batch, demo sentences joined to one; the standard deviation of
-    the sentences' lengths beside their mean (0: the corpus' own), and that of the noise on each coordinate of stored vectors and
-    queries (0: on copies alone)."""
+    """One row: stored vectors, L in words, sentences of each stream a batch, demo sentences joined to one; the standard
+    deviation of the sentences' lengths beside their mean (0: the corpus' own), and that of the noise on each coordinate of stored
+    vectors and queries (0: on copies alone)."""
 
     datastore: int = 50_000
     length: int = 8
@@ -173,8 +173,8 @@ def joined(corpus: Dataset, number: int) -> Dataset:
 
 
 def recut(corpus: Dataset, spread: float, seed: int) -> Dataset:
-    """The corpus' words, cut anew into sentences whose lengths are log-normal, with the mean that they have and a standard deviation
-    of `spread` times that. An entity that a cut falls into is lost."""
+    """The corpus' words, cut anew into sentences whose lengths are log-normal, with the mean that they have and a standard
+    deviation of `spread` times that. An entity that a cut falls into is lost."""
     sigma, mean = np.sqrt(np.log1p(spread**2)), np.mean([len(words) for words in corpus["words"]])
     drawn = np.random.default_rng(seed).lognormal(np.log(mean) - sigma**2 / 2, sigma, 2 * len(corpus))
     whole = joined(corpus, len(corpus))[0]

@@ -3,11 +3,11 @@
     python benchmarks/study.py --suite cpu --corpora DIR --jobs 2
     python benchmarks/study.py --suite cpu --corpora DIR --only 'conll-*/0/glode-*'     # PAIR/SEED/VARIANT, * for anything
 
-reads DIR/CORPUS/LANGUAGE/{train,dev,test}.iob2.gz. A cell is a run of run_crossner.py in a process of its own. As soon as it is
-finished its row stands in benchmarks/results/study.csv, and the paired tests against no denoising in study-tests.csv; a cell with a
-row is not run again, and one that was killed goes on from its checkpoint. Cells of one pair and seed share their source models. What
-the tests need, counts of every sentence, stays in --work, as the models do. Arguments that are not the study's own go to every cell.
-RESULTS.md and its pictures: python benchmarks/report.py.
+reads DIR/CORPUS/LANGUAGE/{train,dev,test}.iob2.gz. A cell is a run of run_crossner.py in a process of its own. As soon as it
+is finished its row stands in benchmarks/results/study.csv, and the paired tests against no denoising in study-tests.csv; a
+cell with a row is not run again, and one that was killed goes on from its checkpoint. Cells of one pair and seed share their
+source models. What the tests need, counts of every sentence, stays in --work, as the models do. Arguments that are not the
+study's own go to every cell. RESULTS.md and its pictures: python benchmarks/report.py.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(ROOT))
 
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.features.windows import gold_entities  # noqa: E402
-from glode.metrics import of_known_types  # noqa: E402
-from modeling_glode import GlodeModel  # noqa: E402
+from glode.corpora.reading import load_corpus
+from glode.features.windows import gold_entities
+from glode.metrics import of_known_types
+from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
 TRIALS = 10_000  # of each paired test

@@ -1,5 +1,5 @@
-"""Protects the results: RESULTS.md is what the tables say, the same tables give the same bytes, and a study's figures are computed as
-they are named."""
+"""Protects the results: RESULTS.md is what the tables say, the same tables give the same bytes, and a study's figures are
+computed as they are named."""
 
 import json
 from pathlib import Path

@@ -55,7 +55,7 @@ def test_suites_ask_for_what_there_is(name, tmp_path):
 
 
 class FakeCells:
-    """Stands in for the processes of cells: notes what is asked for, fails where told to, and leaves models of these `weights`."""
+    """Stands in for the processes of cells: notes what is asked for, fails where told to, leaves models of these `weights`."""
 
     def __init__(self, failing: str = "nothing", weights: str = ""):
         self.failing, self.weights, self.asked, self.resumed = failing, weights, [], []
