@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from glode.denoising.baselines import BASELINES
+from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.errors import InputError
@@ -109,26 +109,13 @@ class GlodeTrainer(Trainer):
         )
         self.denoiser, self.languages = None, languages or {}
         if pseudo_labels is not None:
-            options = {"confidence_threshold": args.confidence_threshold} if args.denoising == "confidence" else {}
-            self.denoiser = BASELINES.get(args.denoising, Denoiser)(
+            self.denoiser = denoiser_class(args.denoising)(
                 pseudo_labels,
+                args.denoising_settings,
                 model.config.projection_size,
-                denoising=args.denoising,
-                directions=args.directions,
-                neighbors=args.num_neighbors,
-                neighbor_share=args.neighbor_share,
-                decay=args.prototype_decay,
-                local_threshold_scale=args.local_threshold_scale,
-                normalize_directions=args.normalize_directions,
-                center=args.center_vectors,
-                outside_share=args.datastore_outside_share,
-                capacity=args.datastore_size,
-                exact_size=args.datastore_exact_size,
-                seed=args.seed,
                 languages=self._languages_of(target),
                 gather=self._gather,
                 rank=self.accelerator.process_index,
-                **options,
             )
         if source is not None:
             lengths = [list_lengths(stream, "input_ids") if stream is not None else [] for stream in (source, target)]
@@ -172,7 +159,7 @@ class GlodeTrainer(Trainer):
 
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
-        spans = {name: inputs.pop(name) for name in ("labels", "window", "own_start", "span_mask")}
+        spans = {name: inputs.pop(name) for name in ("labels", "is_target", "window", "key", "own_start", "span_mask")}
         projecting = self.denoiser is not None or self.contrastive
         outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
         rows = self.args.per_device_train_batch_size
@@ -223,10 +210,8 @@ class GlodeTrainer(Trainer):
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        if self.state.epoch is not None and int(self.state.epoch) + 1 < self.args.refine_start_epoch:
-            return None
-        done = self.state.global_step / max(self.state.max_steps, 1)
-        return self.args.beta_start + (self.args.beta_end - self.args.beta_start) * done
+        epoch = self.args.refine_start_epoch if self.state.epoch is None else int(self.state.epoch)
+        return self.args.denoising_settings.beta(epoch, self.state.global_step / max(self.state.max_steps, 1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the loss components since the last log line.
@@ -285,7 +270,7 @@ class GlodeTrainer(Trainer):
         for inputs in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
             inputs = self._prepare_inputs(inputs)
             logits, _, window = self._logits(self.model, inputs)
-            labels.write(window + len(windows), inputs["own_start"], logits.softmax(-1), gather=self._gather)
+            labels.write(window, inputs["own_start"], logits.softmax(-1), gather=self._gather)
         return labels
 
     def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
