@@ -132,9 +132,7 @@ class Denoiser:
         self.centers.update(projection, types, language, counted, self.gather)
         return self.centered(projection, language)
 
-    def _refine(
-        self, soft: Tensor, window: Tensor, own_start: Tensor, is_span: Tensor, towards: Tensor, beta: float
-    ) -> Tensor:
+    def _refine(self, soft: Tensor, window: Tensor, own_start: Tensor, is_span: Tensor, towards: Tensor, beta: float) -> Tensor:
         """Refine the labels [rows, words, length, types] of the windows that are due, and store them: once an epoch, also where
         the sampler shows a window more often."""
         due = self.pseudo_labels.refined_in[window] != self.epoch
