@@ -1,5 +1,7 @@
 """Stored vectors, parted into cells of near ones, of which a search sees a few."""
 
+from typing import cast
+
 import faiss
 import torch
 from torch import Tensor
@@ -27,7 +29,8 @@ class CellIndex:
 
     def __init__(self, vectors: Tensor, types: Tensor, number_of_types: int):
         stored, number = on_host(vectors), int(len(vectors) ** 0.5)
-        self._index = faiss.index_factory(vectors.shape[1], f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        ivf = faiss.index_factory(vectors.shape[1], f"IVF{number},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        self._index = cast(faiss.IndexIVF, ivf)
         self._index.train(stored[:: max(1, len(stored) // (50 * number))])
         self._index.add(stored)
         self._index.make_direct_map()
@@ -62,7 +65,8 @@ class CellIndex:
     def search(self, queries: Tensor, neighbors: int) -> Tensor:
         """The numbers of the nearest vectors of the cells that are looked into: [queries, D] -> [queries, neighbors], on the CPU;
         -1 where these cells hold fewer."""
-        parameters = faiss.SearchParametersIVF(nprobe=self.cells_to_search)
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = self.cells_to_search
         return torch.from_numpy(self._index.search(on_host(queries), neighbors, params=parameters)[1])
 
     def settle(
@@ -82,7 +86,7 @@ class CellIndex:
         counts, enough = self._nearest_counts(vectors, 3 * neighbors)
         shares = F.normalize(counts, p=1, dim=1)
         certain = shares.amax(1) >= self.settling_share
-        if types is not None:
+        if types is not None and thresholds is not None:
             # What an entity type's share is if all its vectors of these cells are among the neighbours; the rest is O.
             upper = F.pad(counts[:, 1:] / neighbors, (1, 0))
             outside = (upper <= thresholds).all(1) & (1 - upper.sum(1) >= upper.amax(1))

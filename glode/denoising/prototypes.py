@@ -17,7 +17,7 @@ class Prototypes:
     def update(self, vectors: Tensor, types: Tensor, valid: Tensor, gather: Gather = alone) -> None:
         """Take in the spans of a batch, in order, as if one after the other, then normalise.
 
-        phi <- a^n phi + (1 - a) sum_i a^(n - 1 - i) z_i, for the n spans z_i of a type and a = `prototype_decay`; process by process.
+        phi <- a^n phi + (1 - a) sum_i a^(n - 1 - i) z_i, for the n spans z_i of a type, a = prototype_decay; process by process.
 
         Args:
             vectors: [spans, D].

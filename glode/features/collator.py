@@ -51,10 +51,10 @@ class GlodeCollator:
         words = max(len(row["first_token"]) for row in scored)
         for name in ("first_token", "last_token", "word_shapes"):
             batch[name] = batch[name][: len(scored), :words]
-        own = [batch.pop(name)[: len(scored)] for name in ("number_of_words", "own_start", "own_end")]
-        batch["span_mask"] = span_grid(*own, words, self.max_span_length)
+        number, start, end = (batch.pop(name)[: len(scored)] for name in ("number_of_words", "own_start", "own_end"))
+        batch["span_mask"] = span_grid(number, start, end, words, self.max_span_length)
         batch |= {name: torch.tensor([row[name] for row in scored]) for name in ("is_target", "window", "key")}
-        batch["own_start"] = own[1]
+        batch["own_start"] = start
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
         return batch if self.first_position is None else pack_rows(batch, self.first_position)

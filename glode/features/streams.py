@@ -31,8 +31,8 @@ class TwoStreams(torch.utils.data.Dataset):
         border = len(self.source)
         is_target = place >= border
         window = place - border if is_target else place
-        row = self.target[window] if is_target else self.source[window]
-        return row | {"is_target": is_target, "window": window, "key": place - border, "index": index}
+        stream = self.source if self.target is None or not is_target else self.target
+        return stream[window] | {"is_target": is_target, "window": window, "key": place - border, "index": index}
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -56,8 +56,8 @@ class TwoStreamSampler(Sampler[int]):
 
     def __init__(
         self,
-        source_lengths: Sequence[int],
-        target_lengths: Sequence[int],
+        source_lengths: Sequence[int] | np.ndarray,
+        target_lengths: Sequence[int] | np.ndarray,
         source_batch: int,
         target_batch: int,
         seed: int,
