@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from unittest import mock
@@ -47,7 +48,7 @@ from glode.features.windows import build_features, gold_entities
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig, GlodeModel
-from trainer_glode import GlodeTrainer
+from trainer_glode import SPAN_COLUMNS, GlodeTrainer
 
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones
@@ -119,13 +120,14 @@ class Vectors:
 
 def fill_reservoir(denoiser: Denoiser, vectors: Vectors, first_step: int) -> None:
     """Collect half as many entity and kept O spans again as the datastore holds, as an epoch would: 1 to 4 of them are O."""
-    store, block = denoiser.datastore, 5000
-    for step in range(3 * store.capacity // 2 // block):
+    reservoir, block = denoiser.datastore.reservoir, 5000
+    settings = reservoir.settings
+    reservoir.settings = replace(settings, datastore_outside_share=1.0)  # these are the ones that were kept
+    for step in range(3 * settings.datastore_size // 2 // block):
         types = torch.multinomial(torch.tensor([0.4, 0.4, 0.19, 0.01]), block, replacement=True, generator=vectors.generator)
-        keys, share = torch.arange(block), store.outside_share
-        store.outside_share = 1.0  # these are the ones that were kept
-        store.collect(vectors(types), types, torch.ones_like(types, dtype=torch.bool), keys, first_step + step)
-        store.outside_share = share
+        everywhere = torch.ones_like(types, dtype=torch.bool)
+        reservoir.collect(vectors(types), types, everywhere, torch.arange(block), first_step + step)
+    reservoir.settings = settings
 
 
 def one_size(options: argparse.Namespace) -> dict:
@@ -171,10 +173,10 @@ def one_size(options: argparse.Namespace) -> dict:
             start = time.perf_counter()
             batch = next(batches)
             fetched = time.perf_counter()
-            spans = {name: batch[name] for name in ("labels", "window", "own_start", "span_mask")}
+            spans = {name: batch[name] for name in SPAN_COLUMNS}
             drawn = torch.rand(spans["span_mask"].shape, generator=vectors.generator)
             types = (drawn * 100).long().where(drawn < TYPES / 100, 0)  # 97 % O
-            projection = vectors(torch.where(spans["labels"] >= 0, spans["labels"], types))
+            projection = vectors(torch.where(spans["is_target"][:, None, None], types, spans["labels"].clamp(min=0)))
             begun = time.perf_counter()
             denoiser.step(projection, **spans, step=2000 + number, beta=0.9)
             step.append(time.perf_counter() - begun)

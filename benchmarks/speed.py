@@ -48,7 +48,8 @@ sys.path.insert(0, str(ROOT))
 from glode.corpora.reading import load_corpus
 from glode.corpora.schema import SENTENCE
 from glode.fast.products import faster_products
-from glode.features.windows import build_features, list_lengths
+from glode.features.columns import list_lengths
+from glode.features.windows import build_features
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig, GlodeModel
 from trainer_glode import GlodeTrainer
@@ -206,7 +207,7 @@ def target_trainer(parts: Parts, setting: Setting, seed: int) -> GlodeTrainer:
     trainer.state.max_steps = 100
     denoiser, store = trainer.denoiser, trainer.denoiser.datastore
     if setting.blur:
-        denoiser.neighbour_shares = Blurred(denoiser.neighbour_shares, setting.blur, model.config.projection_size, seed)
+        denoiser.neighbor_shares = Blurred(denoiser.neighbor_shares, setting.blur, model.config.projection_size, seed)
     generator = torch.Generator().manual_seed(seed)
     for epoch in (1, 2):  # the second pass knows the datastore, and with it the local thresholds
         fill(trainer, min(setting.datastore, REAL_VECTORS))
@@ -247,7 +248,7 @@ def fill(trainer: GlodeTrainer, number: int) -> None:
             batch = trainer._prepare_inputs(collator(trainer.train_dataset.__getitems__(indices[at : at + size])))
             trainer.state.global_step = 1000 * epoch + at
             trainer.compute_loss(forward, batch)
-            if sum(len(types) for _, types, *_ in store.collected) >= number:
+            if len(store.reservoir) >= number:
                 return
 
 
@@ -438,8 +439,7 @@ def sequential_step(trainer: GlodeTrainer, model: GlodeModel) -> SequentialStep:
     """The sequential step on a model, and the trainer's pseudo labels and datastore."""
     labels, store = trainer.denoiser.pseudo_labels, trainer.denoiser.datastore
     soft = [part.clone() for part in labels.probabilities.split(labels.offsets.diff().tolist())]
-    neighbors = min(trainer.args.num_neighbors, max(1, int(trainer.args.neighbor_share * len(store))))
-    return SequentialStep(model, trainer.processing_class, soft, store.vectors, store.types, neighbors)
+    return SequentialStep(model, trainer.processing_class, soft, store.vectors, store.types, store.neighbors)
 
 
 def peak_memory(work: Callable, *args) -> float:

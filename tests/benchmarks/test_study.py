@@ -1,5 +1,5 @@
-"""Protects the study: finished cells are never run again and a failed one stops nothing, what started from another source model is
-void, a whole small grid runs and leaves counts and no word of a corpus, the significance test equals full enumeration."""
+"""Protects the study: finished cells are never run again and a failed one stops nothing, what started from another source
+model is void, a whole small grid runs and leaves counts and no word of a corpus, the test equals full enumeration."""
 
 import random
 from collections.abc import Sequence
