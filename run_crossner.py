@@ -39,6 +39,7 @@ from transformers.utils import logging
 import glode
 from glode.corpora.hub import load_hub_corpus
 from glode.corpora.labels import count_repeated, label_names, map_types, summarize, types_of
+from glode.corpora.options import SCHEMES, ReadingOptions
 from glode.corpora.reading import load_corpus
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError, run_command
@@ -112,6 +113,17 @@ class DataArguments:
             "choices": ["strict", "replace"],
         },
     )
+    token_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the words, where a file does not show it: 1 is the first, -1 the last; or its name."},
+    )
+    tag_column: str | None = field(
+        default=None, metadata={"help": "Column of the tags, the same; in CoNLL-U also a key of the last column, such as NER."}
+    )
+    scheme: str | None = field(
+        default=None, metadata={"help": "Label scheme of the tags, where they do not show it.", "choices": list(SCHEMES)}
+    )
+    text_field: str | None = field(default=None, metadata={"help": "Key of the text in JSON records. Default: text."})
     dataset_name: str | None = field(
         default=None,
         metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
@@ -283,9 +295,11 @@ def load_corpora(arguments: DataArguments) -> Corpora:
     data, languages = dataclasses.replace(arguments), arguments.target_languages
     if not languages:
         raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
+    names = ("encoding", "encoding_errors", "token_column", "tag_column", "scheme", "text_field")
+    options = ReadingOptions(**{name: getattr(data, name) for name in names})
     if data.dataset_name:
-        source = load_hub_corpus(data.dataset_name, data.source_lang)
-        targets = {language: load_hub_corpus(data.dataset_name, language) for language in languages}
+        source = load_hub_corpus(data.dataset_name, data.source_lang, options)
+        targets = {language: load_hub_corpus(data.dataset_name, language, options) for language in languages}
         for language, corpus in {data.source_lang: source, **targets}.items():
             if "train" not in corpus:
                 raise InputError(f"data set {data.dataset_name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
@@ -301,12 +315,11 @@ def load_corpora(arguments: DataArguments) -> Corpora:
                     f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none of them "
                     "for the demo."
                 )
-        text = (data.encoding, data.encoding_errors)
         paths = (data.source_train, data.source_dev, data.source_test)
-        source, dev, source_test = (load_corpus(path, True, *text) if path else None for path in paths)
+        source, dev, source_test = (load_corpus(path, True, options) if path else None for path in paths)
         target, target_test = (
             {
-                language: concatenate_datasets([load_corpus(path, labelled, *text) for path in files])
+                language: concatenate_datasets([load_corpus(path, labelled, options) for path in files])
                 for language, files in files_by_language(name, getattr(data, name), languages).items()
             }
             for name, labelled in (("target_unlabeled", False), ("target_test", True))

@@ -86,6 +86,26 @@ def _decode(line: bytes, encoding: str, errors: str, path: Path, number: int, at
     return text, text.count("\ufffd") - kept
 
 
+def read_text(path: Path, encoding: str, errors: str) -> str:
+    """A whole file, with its line ends as they are, for formats whose offsets count them.
+
+    Raises:
+        InputError: as [`read_lines`], or the file is longer than `LONGEST_LINE`.
+    """
+    try:
+        with open_bytes(path) as file:
+            raw = file.read(LONGEST_LINE + 1)
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: cannot be read ({error}). Does it exist, and is it whole?") from error
+    if len(raw) > LONGEST_LINE:
+        raise InputError(
+            f"{path}: a document of more than {LONGEST_LINE >> 20} MiB. Break it into several, with their annotations."
+        )
+    for _ in read_lines(path, encoding, errors):  # says where bytes are no text
+        pass
+    return raw.removeprefix(codecs.BOM_UTF8).decode(encoding, errors).replace("\0", "\ufffd")
+
+
 def find_encoding(path: Path, encoding: str) -> str:
     """The encoding of a file: UTF-8 where its first line beyond ASCII is that, else the given one. So one `--encoding
     latin-1` suits corpora of which only some are old.
