@@ -1,5 +1,5 @@
-"""Protects training from Python: what is given in memory scores as the same corpus in files does on the command line; a mistake is
-one exception that says what to do."""
+"""Protects training from Python: what is given in memory scores as the same corpus in files does on the command line; a mistake
+is one exception that says what to do."""
 
 import json
 from collections.abc import Sequence

@@ -45,8 +45,9 @@ def python(*arguments: str, cwd: Path, path: Path = ROOT) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
+    """Built from the source archive, which therefore holds all that it takes."""
     directory = tmp_path_factory.mktemp("wheel")
-    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory), str(ROOT), cwd=directory)
+    python("-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT), cwd=directory)
     (path,) = directory.glob("*.whl")
     return path
 
