@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from glode.corpora.files import read_lines, read_text
@@ -30,7 +31,7 @@ def is_brat(path: Path) -> bool:
 def read_brat(path: Path, options: ReadingOptions, labelled: bool = True) -> Iterator[Raw]:
     """The text-bound annotations (T lines) of a document, or of all documents below a directory.
 
-    Relations, events, attributes and notes are passed over. The parts of an entity that white space alone separates are one entity;
+    Relations, events, attributes and notes are passed over. The parts of an entity that white space alone separates are one;
     entities with gaps are left out and counted, since a span has none. Offsets count characters of the text.
 
     Raises:
@@ -66,8 +67,8 @@ def _annotation(line: str, text: str, where: str) -> tuple[list[tuple[int, int]]
     valid = all(0 <= start < end <= len(text) for start, end in fragments)
     if not valid or (match[3] is not None and found.split() != match[3].split()):
         raise InputError(
-            f"{where}: at {match[2]} the text has {found[:40]!r}, the annotation says {(match[3] or '')[:40]!r}. Is the .txt the one "
-            "that was annotated?"
+            f"{where}: at {match[2]} the text has {found[:40]!r}, the annotation says {(match[3] or '')[:40]!r}. Is the .txt the "
+            "one that was annotated?"
         )
     return fragments, match[1]
 
@@ -82,7 +83,7 @@ def _all_fit(lines: Sequence[tuple[int, str, int]], text: str) -> bool:
 def _without_gaps(fragments: list[tuple[int, int]], name: str, text: str, notes: Counter[str]) -> list[Entity]:
     """The entity of an annotation, none where there is more than white space between its parts."""
     fragments = sorted(fragments)
-    if any(text[end:start].strip() for (_, end), (start, _) in zip(fragments, fragments[1:], strict=False)):
+    if any(text[end:start].strip() for (_, end), (start, _) in pairwise(fragments)):
         notes["entities with gaps left out"] += 1
         return []
     return [(fragments[0][0], fragments[-1][1], name)]

@@ -17,52 +17,12 @@ from glode.errors import InputError
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
 _SAMPLE = 1000  # lines that show what separates the columns
 
-COLUMN_SUFFIXES = frozenset(
-    [
-        "",
-        ".conll",
-        ".conllu",
-        ".conllup",
-        ".conllx",
-        ".conll02",
-        ".conll03",
-        ".conll2002",
-        ".conll2003",
-        ".iob",
-        ".iob1",
-        ".iob2",
-        ".bio",
-        ".bio2",
-        ".bioes",
-        ".iobes",
-        ".bieo",
-        ".bmes",
-        ".bmeo",
-        ".bilou",
-        ".bilu",
-        ".ner",
-        ".tag",
-        ".tags",
-        ".tagged",
-        ".annotated",
-        ".tok",
-        ".tsv",
-        ".csv",
-        ".txt",
-        ".text",
-        ".col",
-        ".cols",
-        ".dat",
-        ".data",
-        ".train",
-        ".dev",
-        ".valid",
-        ".test",
-        ".testa",
-        ".testb",
-        ".utf8",
-    ]
-)  # none at all too
+COLUMN_SUFFIXES = frozenset({
+    "", ".annotated", ".bieo", ".bilou", ".bilu", ".bio", ".bio2", ".bioes", ".bmeo", ".bmes", ".col", ".cols", ".conll",
+    ".conll02", ".conll03", ".conll2002", ".conll2003", ".conllu", ".conllup", ".conllx", ".csv", ".dat", ".data", ".dev",
+    ".iob", ".iob1", ".iob2", ".iobes", ".ner", ".tag", ".tagged", ".tags", ".test", ".testa", ".testb", ".text", ".tok", ".train", ".tsv",
+    ".txt", ".utf8", ".valid",
+})  # fmt: skip
 
 _TOKEN_NAMES = ("word", "words", "token", "tokens", "form", "text")
 _TAG_NAMES = (("ner_tag", "ner_tags", "ner", "ne", "ne_tag", "iob", "bio", "entity"), ("tag", "tags", "label", "labels"))
@@ -72,9 +32,9 @@ _MISC_KEYS = ("ner", "ne", "name", "tag", "entity", "namedentity", "named_entity
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file are: their number, the positions of words, tags and the sentence's number or name, whether the
-    first one counts the words, the line with their names, what precedes every word, the key within the tags' column (CoNLL-U), and
-    what is said about all this."""
+    """What the columns of a file are: how many, the positions of words, tags and the sentence's number or name, whether the first
+    one counts the words, the line with their names, what precedes every word, the key within the tags' column (CoNLL-U), and what
+    is said about all this."""
 
     width: int = 0
     token: int = 0
@@ -94,8 +54,8 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True) -> 
       first. A .csv file is what its name says.
     - A first line of names (word, tag) says which column is which, and may name one of sentences.
     - `-DOCSTART-` lines end a sentence too.
-    - A first column that counts the words (CoNLL-U) is left out; ranges (1-2) and empty nodes (1.1) are passed over. Of ten columns
-      the last says NER=tag among others; of UNER's five the third is the tag, of GermEval's four the third the outer one.
+    - A first column that counts the words (CoNLL-U) is left out; ranges (1-2) and empty nodes (1.1) are passed over. Of ten
+      columns the last says NER=tag among others; of UNER's five the third is the tag, of GermEval's four the third the outer one.
     - A line that begins with # is a word where it has as many columns as the others and a tag (O, a prefixed or an upper-case
       name) in the last, else a comment.
 
@@ -155,8 +115,8 @@ def _check_row(columns: list[str], layout: Layout, path: Path, number: int, labe
     line = " ".join(columns).strip()[:60]
     if len(columns) < 2 or (layout.tag is not None and len(columns) == layout.width and not columns[layout.tag].strip()):
         raise InputError(
-            f"{path}, line {number}: {line!r} has no tag. Each line is a word, white space and its tag. Plain text goes into a .txt "
-            "file."
+            f"{path}, line {number}: {line!r} has no tag. Each line is a word, white space and its tag. Plain text goes into a "
+            ".txt file."
         )
     if len(columns) != layout.width:
         raise InputError(
@@ -248,8 +208,8 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
     counted = sum(not columns[0].startswith(("#", "-DOCSTART-")) for columns in sample)
     if counted and 0.5 < tagged / counted < 0.9:
         raise InputError(
-            f"{path}: {tagged} of its first {counted} lines end in a tag such as O or B-PER. Name it .conll if it has columns, else "
-            "take the tags away."
+            f"{path}: {tagged} of its first {counted} lines end in a tag such as O or B-PER. Name it .conll if it has columns, "
+            "else take the tags away."
         )
     return counted > 0 and tagged >= 0.9 * counted
 
@@ -267,8 +227,8 @@ _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIE
 
 @dataclass
 class Survey:
-    """What a file's lines show: the first one, and of each column its values (as far as they are few), whether all are digits, and
-    what language code precedes all."""
+    """What a file's lines show: the first one, and of each column its values (as far as they are few), whether all are digits,
+    and what language code precedes all."""
 
     first: tuple[int, list[str]] | None = None
     names: list[str] = field(default_factory=list)  # of columns, in lower case
@@ -453,8 +413,8 @@ def _find_tag(
     if _holds_tags(survey.values[last]):
         raise InputError(f"{path}: {counted} all hold tags of entities. Name one by --tag_column.")
     raise InputError(
-        f"{path}: the last column holds {', '.join(map(repr, list(survey.values[last])[:3]))}, and column {layers[0] + 1} tags of "
-        f"entities. Name the right one by --tag_column, such as --tag_column {layers[0] + 1}."
+        f"{path}: the last column holds {', '.join(map(repr, list(survey.values[last])[:3]))}, and column {layers[0] + 1} tags "
+        f"of entities. Name the right one by --tag_column, such as --tag_column {layers[0] + 1}."
     )
 
 
@@ -471,8 +431,8 @@ def _find_key(survey: Survey, path: Path, labelled: bool) -> tuple[int | None, s
     if labelled:
         seen = sorted(key for key, values in survey.misc.items() if values)[:6]
         raise InputError(
-            f"{path}: CoNLL-U without tags of entities: column 10 has {', '.join(seen) or 'nothing'}, but no NER=B-PER or the like. "
-            "Name the column, or the key in the last one, by --tag_column."
+            f"{path}: CoNLL-U without tags of entities: column 10 has {', '.join(seen) or 'nothing'}, but no NER=B-PER or the "
+            "like. Name the column, or the key in the last one, by --tag_column."
         )
     return None, None, []
 

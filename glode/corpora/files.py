@@ -7,9 +7,9 @@ import lzma
 import string
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from glode.errors import InputError
 
@@ -19,7 +19,7 @@ else:
     from backports import zstd
 
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
 
 
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
@@ -98,9 +98,7 @@ def read_text(path: Path, encoding: str, errors: str) -> str:
     except READ_ERRORS as error:
         raise InputError(f"{path}: cannot be read ({error}). Does it exist, and is it whole?") from error
     if len(raw) > LONGEST_LINE:
-        raise InputError(
-            f"{path}: a document of more than {LONGEST_LINE >> 20} MiB. Break it into several, with their annotations."
-        )
+        raise InputError(f"{path}: a document of more than {LONGEST_LINE >> 20} MiB. Break it into several.")
     for _ in read_lines(path, encoding, errors):  # says where bytes are no text
         pass
     return raw.removeprefix(codecs.BOM_UTF8).decode(encoding, errors).replace("\0", "\ufffd")

@@ -48,8 +48,8 @@ def _load(name: str, language: str) -> DatasetDict:
     saved = Path(name, language)
     if Path(name, "dataset_dict.json").exists() or Path(name, "state.json").exists():
         raise InputError(
-            f"--dataset_name {name} was saved from one language. Save each into a directory of its own, {saved}, or give parts as "
-            f"files: --source_train {Path(name, 'train')}."
+            f"--dataset_name {name} was saved from one language. Save each into a directory of its own, {saved}, or give the "
+            f"parts as files: --source_train {Path(name, 'train')}."
         )
     try:
         if any((saved / file).exists() for file in ("dataset_dict.json", "state.json")):

@@ -23,8 +23,8 @@ def from_memory(
     """A data set of `CORPUS`, as `load_corpus` gives it, from Python objects.
 
     Args:
-        data: a `Dataset` or a list of records ({"tokens", "ner_tags"} or any other of `read_record`; tags are names, or classes of
-            a `Dataset` whose feature is a ClassLabel); or, without labels, a list of texts or of lists of words.
+        data: a `Dataset` or a list of records ({"tokens", "ner_tags"} or any other of `read_record`; tags are names, or classes
+            of a `Dataset` whose feature is a ClassLabel); or, without labels, a list of texts or of lists of words.
         labelled: every sentence must have labels.
         name: what messages begin with.
     Raises:
@@ -57,12 +57,10 @@ def _read_row(row: object, name: str, number: int, options: ReadingOptions) -> I
         yield from sentences_of(row, number, Counter())
     elif isinstance(row, list | tuple) and all(isinstance(word, str) for word in row):
         yield Raw(number, list(row))
-    elif isinstance(row, dict | list | tuple):
-        record = (
-            {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-            if isinstance(row, dict)
-            else row
-        )
+    elif isinstance(row, dict):
+        record = {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
         yield from read_record(record, f"{name}, row {number}", number, options)
+    elif isinstance(row, list | tuple):
+        yield from read_record(list(row), f"{name}, row {number}", number, options)
     else:
         raise InputError(f"{name}, row {number}: expected a record, a text or a list of words, not {type(row).__name__}.")

@@ -58,12 +58,13 @@ def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
         return Form("text", "line", read_plain)
     if suffix in COLUMN_SUFFIXES:
         return Form("columns", "line", read_columns)
+    advice = _ADVICE.get(suffix, "the format follows from the name, and this one names none that is read.")
     raise InputError(
-        f"{path}: {_ADVICE.get(suffix, 'the format follows from the name, and this one names none that is read.')} {_READ}"
+        f"{path}: {advice} Rename or convert it: .conll, .tsv, .csv (a word and its tag a line), .jsonl (records), .txt (plain "
+        "text), .parquet."
     )
 
 
-_READ = "Rename or convert it: .conll, .tsv, .csv (a word and its tag a line), .jsonl (records), .txt (plain text), .parquet."
 _ADVICE = {
     ".ann": "brat's annotations need their text beside them, of the same name and .txt.",
     ".xml": "XML is not read.",
@@ -100,7 +101,7 @@ def read_corpus(path: str, labelled: bool, options: ReadingOptions | None = None
 def label(
     sentences: Callable[[], Iterable[Raw]], source: str, unit: str, form: tuple[str, str], labelled: bool, options: ReadingOptions
 ) -> Iterator[dict]:
-    """Sentences of any reader as rows of `CORPUS`. Their tags are looked at as a whole first: what each means depends on the others.
+    """Sentences of any reader as rows of `CORPUS`. Their tags are looked at as a whole first: what one means depends on all.
 
     Args:
         sentences: gives them, each time anew.
@@ -109,7 +110,7 @@ def label(
     """
     reading = _reading_of(sentences(), source, unit, labelled, options)
     kind, encoding = form
-    name = ", ".join(filter(None, (kind, reading and reading.scheme, encoding)))
+    name = ", ".join(filter(None, (kind, reading.scheme if reading else None, encoding)))
     for raw in _without_empty(_labelled_words(sentences(), labelled)):
         where = f"{source}, {unit} {raw.place}"
         if labelled and raw.tags is None and raw.entities is None:
@@ -124,7 +125,7 @@ def label(
 
 
 def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool, options: ReadingOptions) -> TagReading | None:
-    """What the tags of a corpus mean, None where it has none, or, in a corpus that needs no labels, where they are something else."""
+    """What the tags of a corpus mean; None where it has none, or where it needs none and they are something else."""
     census, types, tagged, seen, whole = TagCensus(), dict[str, int](), False, False, False
     for raw in sentences:
         seen = seen or bool(raw.words)

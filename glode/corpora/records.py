@@ -1,4 +1,4 @@
-"""Annotated records -> sentences: JSON (tokens with tags, text with offsets, Label Studio, GLiNER, spaCy, spanner), rows of tables."""
+"""Annotated records -> sentences: tokens with tags, text with offsets, Label Studio, GLiNER, spaCy, spanner."""
 
 import json
 from bisect import bisect_left, bisect_right
@@ -77,8 +77,8 @@ def read_record(
     """A record of a JSON file or a table; most are a sentence:
 
     - {"tokens" or "words": [...], "ner_tags", "tags" or "labels": [one name a word]}, other keys by `token_column`, `tag_column`;
-    - {"text": ..., "entities", "spans", "ents", "label" or "labels": [[start, end, type] or {"start", "end", "label"}]}, offsets in
-      characters (spaCy, doccano, Prodigy, Label Studio's short export, `glode tag`); [text, {"entities": ...}] is the same;
+    - {"text": ..., "entities", "spans", "ents", "label" or "labels": [[start, end, type] or {"start", "end", "label"}]}, offsets
+      in characters (spaCy, doccano, Prodigy, Label Studio's short export, `glode tag`); [text, {"entities": ...}] is the same;
     - a task of Label Studio, {"data": {"text": ...}, "annotations": [...]}, of which the first annotation counts;
     - GLiNER's {"tokenized_text": [...], "ner": [[first, last, type]]}, in words;
     - the spanner's {"context": "words joined by spaces", "span_posLabel": {"first;last": type}}, in words;
@@ -142,9 +142,7 @@ def _tagged(words: list[str], record: dict, where: str, number: int, options: Re
     """A record of words: with tags, without any labels, or with a text and offsets beside them."""
     tags = _first_of(record, *keys(options.tag_column, TAG_KEYS))
     if isinstance(tags, str | int | float):
-        raise InputError(
-            f"{where}: one tag ({str(tags)[:40]!r}) for a sentence of {len(words)} words. Give a list, a tag a word."
-        )
+        raise InputError(f"{where}: one tag ({str(tags)[:40]!r}) for a sentence of {len(words)} words. Give a tag a word.")
     if isinstance(tags, list) and all(isinstance(tag, str | None) for tag in tags):
         if len(tags) != len(words):
             raise InputError(f"{where}: {len(words)} words and {len(tags)} tags, but expected lists of equal length.")
@@ -195,9 +193,7 @@ def _text_of(record: dict, spans: object, where: str, options: ReadingOptions) -
     strings = {key: value for key, value in record.items() if isinstance(value, str) and key not in _NO_TEXT}
     if options.text_field:
         if options.text_field not in strings:
-            raise InputError(
-                f"{where}: no text under {options.text_field!r} (--text_field). Strings are under {sorted(strings)}."
-            )
+            raise InputError(f"{where}: no text under {options.text_field!r} (--text_field), but {sorted(strings)}.")
         return strings[options.text_field]
     if "text" in strings or spans is None:
         return strings.get("text")
@@ -229,8 +225,8 @@ def _spacy_document(record: dict, where: str, number: int, notes: Counter[str]) 
             notes = Counter()
     except (KeyError, TypeError, AttributeError):
         raise InputError(
-            f'{where}: a document of spaCy 2 without {{"paragraphs": [{{"sentences": [{{"tokens": [{{"orth": ..., "ner": ...}}]}}]}}]}}. '
-            "Convert it by `spacy convert` to .spacy."
+            f"{where}: a document of spaCy 2 has paragraphs of sentences of tokens with orth and ner, this one has not. Convert "
+            "it by `spacy convert` to .spacy."
         ) from None
 
 
@@ -246,7 +242,8 @@ def _gliner(record: dict, where: str, number: int, notes: Counter[str]) -> Raw:
         valid = False
     if not valid:
         raise InputError(
-            f'{where}: expected {{"tokenized_text": [words], "ner": [[first, last, "PER"]]}} with positions of words, the last inside.'
+            f'{where}: expected {{"tokenized_text": [words], "ner": [[first, last, "PER"]]}} with positions of words, the last '
+            "inside."
         )
     return Raw(number, words, entities=entities, notes=notes)
 
@@ -277,9 +274,7 @@ def _label_studio(data: dict, annotations: list, where: str, number: int, option
     if isinstance(results, list):
         values = [each["value"] for each in results if isinstance(each, dict) and isinstance(each.get("value"), dict)]
         for key in (key for value in values for key in value if key.endswith("labels") and key != "labels"):
-            raise InputError(
-                f"{where}: Label Studio's {key} are no offsets in a plain text. Label the text as Text, with Labels."
-            )
+            raise InputError(f"{where}: Label Studio's {key} are no offsets in a text. Label it as Text, with Labels.")
         regions = [value for value in values if "labels" in value]
         notes["regions of a task without a label left out"] += sum("start" in value for value in values) - len(regions)
     return _annotated({**data, "entities": regions}, where, number, options, notes)
@@ -321,7 +316,7 @@ def _is_same(text: str, surface: str) -> bool:
 
 def cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes: Counter[str]) -> Raw:
     """The words of a text and its entities in words: an entity's border is a word's border too."""
-    borders, words = sorted({border for start, end, _ in found for border in (start, end)}), []
+    borders, words = sorted({border for start, end, _ in found for border in (start, end)}), list[tuple[int, int]]()
     for start, end in split_words(text):
         inside = borders[bisect_right(borders, start) : bisect_left(borders, end)]
         notes["words split at the border of an entity"] += bool(inside)

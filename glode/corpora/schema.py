@@ -10,8 +10,8 @@ from datasets import Sequence as SequenceFeature
 
 @dataclass
 class Raw:
-    """A sentence as a file has it: tags with the line of each, or entities in words, or no labels at all (both None). A tag of None
-    says that its word is not labelled. One without words carries notes only."""
+    """A sentence as a file has it: tags with the line of each, or entities in words, or no labels at all (both None). A tag of
+    None says that its word is not labelled. One without words carries notes only."""
 
     place: int
     words: list[str]

@@ -1,6 +1,7 @@
 """Tables and binary corpora -> sentences: parquet, `datasets` on disk or in memory, spaCy's DocBin."""
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 
@@ -67,12 +68,11 @@ def _name(number: int | None, names: list[str], column: str, where: str) -> str 
 def read_docbin(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
     """spaCy's training data, .spacy; a document is a sentence, its tokens are the words."""
     try:
-        import spacy
-        from spacy.tokens import DocBin
+        spacy, tokens = import_module("spacy"), import_module("spacy.tokens")
     except ImportError as error:
         raise InputError(f"{path}: spaCy reads its own files, and is not here: pip install spacy.") from error
     try:
-        for number, doc in enumerate(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), 1):
+        for number, doc in enumerate(tokens.DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), 1):
             visible = [0, *accumulate(not token.is_space for token in doc)]
             entities = [(visible[e.start], visible[e.end] - visible[e.start], e.label_) for e in doc.ents]
             words = [token.text for token in doc if not token.is_space]

@@ -13,44 +13,11 @@ MOST_TAGS = 1000  # more are no tags but words
 MOST_TYPES = 100  # of bare types: more are lemmas, or features
 FEW_WORDS = 100  # in so few, every word may be inside of an entity
 
-COMMON_TYPES = frozenset(
-    [
-        "PER",
-        "PERS",
-        "PERSON",
-        "LOC",
-        "LOCATION",
-        "ORG",
-        "ORGANIZATION",
-        "ORGANISATION",
-        "MISC",
-        "GPE",
-        "FAC",
-        "DATE",
-        "TIME",
-        "MONEY",
-        "PERCENT",
-        "NORP",
-        "PRODUCT",
-        "EVENT",
-        "LAW",
-        "LANGUAGE",
-        "WORK_OF_ART",
-        "GEO",
-        "GROUP",
-        "CORPORATION",
-        "DERIV",
-        "OTH",
-        "QUANTITY",
-        "ORDINAL",
-        "CARDINAL",
-        "TITLE",
-        "DISEASE",
-        "CHEMICAL",
-        "GENE",
-        "PROTEIN",
-    ]
-)
+COMMON_TYPES = frozenset({
+    "PER", "PERS", "PERSON", "LOC", "LOCATION", "ORG", "ORGANIZATION", "ORGANISATION", "MISC", "GPE", "GEO", "FAC", "NORP",
+    "GROUP", "CORPORATION", "PRODUCT", "EVENT", "LAW", "LANGUAGE", "WORK_OF_ART", "DATE", "TIME", "MONEY", "PERCENT", "QUANTITY",
+    "ORDINAL", "CARDINAL", "TITLE", "DISEASE", "CHEMICAL", "GENE", "PROTEIN", "OTH",
+})  # fmt: skip
 CHUNK_TYPES = frozenset(["NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "NC", "VC", "PC"])
 
 _LIKE_O = ("o", "-", "_", "0")
@@ -159,14 +126,10 @@ def interpret(tags: Iterable[str], where: str = "tags", scheme: str | None = Non
     parsed = parsed or {}
     if scheme:
         if misfits := [tag for tag in typed if tag not in parsed or parsed[tag][0] not in _ALLOWED[scheme]]:
-            raise InputError(
-                f"{where}: tag {misfits[0]!r} is not of --scheme {scheme}. Take the option away, or correct the tag."
-            )
+            raise InputError(f"{where}: tag {misfits[0]!r} is not of --scheme {scheme}. Correct one of them.")
         return canonical | parsed, scheme
     if typed and not {tag[0] for tag in parsed.values()} & set("BISU"):
-        raise InputError(
-            f"{where}: tags such as {typed[0]!r} end an entity, none begins one. If these are types, give --scheme IO."
-        )
+        raise InputError(f"{where}: tags such as {typed[0]!r} end an entity, none begins one. As types: --scheme IO.")
     return canonical | parsed, detect_scheme(["O", *parsed.values()], where) if typed else "IO"
 
 
@@ -185,8 +148,8 @@ def _outside(names: set[str], where: str, scheme: str | None) -> str:
     plain = typed and (_parse(sorted(typed), False) or all(tag.upper() in COMMON_TYPES for tag in typed))
     if not plain and not scheme:
         raise NoTags(
-            f"{where}: does {like[0]!r} stand for O beside {sorted(typed)[:3]}? Name the column of the tags by --tag_column, or give "
-            "--scheme."
+            f"{where}: does {like[0]!r} stand for O beside {sorted(typed)[:3]}? Name the column of the tags by --tag_column, "
+            "or give --scheme."
         )
     return like[0]
 
@@ -220,25 +183,20 @@ def _check_bare(typed: list[str], outside: str, where: str) -> None:
     for style in _STYLES[1:]:
         seen: dict[str, str] = {}
         for tag in typed:
-            if match := style.fullmatch(tag):
-                if seen.setdefault(match["type"], tag) != tag:
-                    rest = [other for other in typed if not style.fullmatch(other)]
-                    raise InputError(
-                        f"{where}: the tags {seen[match['type']]!r} and {tag!r} look like one type with two prefixes, {rest[0]!r} "
-                        "has none. Write all tags alike, or give --scheme IO if these are the types."
-                    )
+            if (match := style.fullmatch(tag)) and seen.setdefault(match["type"], tag) != tag:
+                rest = [other for other in typed if not style.fullmatch(other)]
+                raise InputError(
+                    f"{where}: the tags {seen[match['type']]!r} and {tag!r} look like one type with two prefixes, {rest[0]!r} "
+                    "has none. Write all tags alike, or give --scheme IO if these are the types."
+                )
     for tag in typed:
         known = [match for style in _STYLES[1:] if (match := style.fullmatch(tag)) and match["type"].upper() in COMMON_TYPES]
-        if known and (others := [other for other in typed if other != tag]):
-            raise InputError(
-                f"{where}: tag {tag!r} has a prefix, written otherwise than in {others[0]!r}. Write all tags alike, such as B-PER."
-            )
+        if known and not _USUAL.fullmatch(tag) and (others := [other for other in typed if other != tag]):
+            raise InputError(f"{where}: tag {tag!r} has a prefix, written otherwise than in {others[0]!r}. Write all like B-PER.")
     if numbers := [tag for tag in typed if re.fullmatch(r"-?\d+([.,]\d+)?", tag)]:
         raise NoTags(f"{where}: tag {numbers[0]!r} is a number without a name. Name the column of the tags by --tag_column.")
     if any(re.fullmatch(r"\(.+\*?|\*\)?", tag) for tag in typed):
-        raise InputError(
-            f"{where}: brackets such as {typed[0]!r} are no label scheme that is read. Convert them to IOB2 (B-PER)."
-        )
+        raise InputError(f"{where}: brackets such as {typed[0]!r} are no label scheme that is read. Convert them to IOB2.")
     if features := [tag for tag in typed if "=" in tag]:
         raise NoTags(f"{where}: {features[0]!r} is no tag but a feature. Name the column of the tags by --tag_column.")
 
@@ -290,6 +248,6 @@ def check_types(types: dict[str, int], source: str, unit: str) -> None:
             other = stems.setdefault(match["type"], name)
             if other != name or match["type"].upper() in COMMON_TYPES:
                 raise InputError(
-                    f"{source}, {unit} {place}: the spans' types {other!r} and {name!r} are tags of words. Give the type alone, for "
-                    "whole entities."
+                    f"{source}, {unit} {place}: the spans' types {other!r} and {name!r} are tags of words. Give the type alone, "
+                    "for whole entities."
                 )

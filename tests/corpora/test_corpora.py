@@ -661,7 +661,7 @@ def test_another_column_than_the_tags(tmp_path: Path):
     path = tmp_path / "lemmas.tsv"
     path.write_text("".join(f"word\tlemma{n}\n" for n in range(1500)))
     assert "line 1001: more than 1000 different tags" in (message := message_of(path))
-    assert "Is the tag in the last column" in message
+    assert "Is this the column of the tags" in message
 
 
 def test_words_that_nobody_sees_keep_their_place(tmp_path: Path):
@@ -827,14 +827,14 @@ def test_an_unreachable_hub_data_set(monkeypatch, error: Exception):
 @pytest.mark.parametrize(
     ("column", "tag", "message"),
     [
-        ("tags", Value("string"), "expected `tokens` and `ner_tags`"),
+        ("pos", Value("string"), "expected `tokens` and `ner_tags`"),
         ("ner_tags", Value("int64"), "`ner_tags` are numbers without names"),
         ("ner_tags", ClassLabel(names=["O", "X-PER"]), "tag 'X-PER' fits no label scheme"),
     ],
 )
 def test_hub_data_sets_of_another_kind(monkeypatch, column: str, tag: Value | ClassLabel, message: str):
     features = Features({"tokens": SequenceFeature(Value("string")), column: SequenceFeature(tag)})
-    row = {"tokens": ["a"], column: ["O"] if column == "tags" else [1]}
+    row = {"tokens": ["a"], column: ["O"] if column == "pos" else [1]}
     monkeypatch.setattr(hub, "load_dataset", lambda *_: hub_data(features, [row]))
     with pytest.raises(InputError, match="data set 'some/set'") as error:
         load_hub_corpus("some/set", "en")
