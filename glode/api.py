@@ -24,7 +24,8 @@ from datasets import DatasetDict
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from glode.errors import InputError
-from glode.run.arguments import KINDS, parse_arguments
+from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments, parse_arguments
+from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeModel
 from run_crossner import carry_out
 
@@ -151,7 +152,7 @@ def _all_are(data: Any, kind: type) -> bool:
     return isinstance(data, list | tuple) and bool(data) and all(isinstance(item, kind) for item in data)
 
 
-def _parse(options: dict[str, Any]) -> tuple:
+def _parse(options: dict[str, Any]) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
     """The arguments of a run, as the command line gives them.
 
     Raises:

@@ -13,7 +13,9 @@ from support.world import FRAMES, PEOPLE, PLACES, make_sentence
 
 import run_crossner
 from glode import InputError, train
-from glode.api import TrainResult, _names, _parse, _spread
+from glode.api import SOURCE, TrainResult, _names, _parse, _spread
+from glode.corpora.schema import SENTENCE
+from glode.run.corpora import load_corpora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,6 +55,7 @@ def options(backbone: Path, tmp_path: Path) -> dict[str, Any]:
         "model_name_or_path": str(backbone),
         "output_dir": tmp_path / "python",
         "num_train_epochs": 3,
+        "source_num_train_epochs": 15,
         "refine_start_epoch": 2,
         "learning_rate": 3e-3,
         "per_device_train_batch_size": 8,
@@ -102,19 +105,34 @@ def test_the_same_scores_as_the_command_line(options: dict, files: dict, tmp_pat
     found = lists.model.predict(text, lists.tokenizer)
     assert all(text[entity["start"] : entity["end"]] == entity["word"] for entity in found)
     card = (lists.output_dir / "README.md").read_text(encoding="utf-8")
-    assert "source_train in memory" in card and "target_unlabeled in memory" in card
+    assert r"source\_train in memory" in card and r"target\_unlabeled in memory" in card
 
-    options["output_dir"] = tmp_path / "datasets"
-    source = DatasetDict(train=dataset(TRAIN), validation=dataset(DEV))
-    sets = train(**options, source_train=source, target_unlabeled=files["target_unlabeled"], target_test=dataset(TEST))
-    assert scores(sets.metrics) == scores(expected)
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"source_train": DatasetDict(train=dataset(TRAIN), validation=dataset(DEV)), "target_test": dataset(TEST)},
+        {"source_train": [(row["tokens"], row["ner_tags"]) for row in TRAIN], "source_dev": DEV, "target_test": TEST},
+        {"source_train": Dataset.from_list(TRAIN), "source_dev": tuple(DEV), "target_test": iter(TEST)},
+    ],
+)
+def test_every_form_is_the_same_corpus(given: dict, files: dict):
+    """A `DatasetDict` with classes, pairs, a `Dataset` with names, and files."""
+    memory: dict[str, Any] = {}
+    corpora = _spread(dict.fromkeys(SOURCE) | given, SOURCE) | {"target_unlabeled": TEXTS, "target_test": given["target_test"]}
+    named = {option: list(_names(option, data, memory)) for option, data in corpora.items()}
+    found = load_corpora(_parse({"target_lang": "de", **named})[0], memory).present()
+    expected = load_corpora(_parse({"target_lang": "de", **files})[0]).present()
+    assert found.keys() == expected.keys()
+    for name, corpus in found.items():
+        assert [corpus[column] for column in SENTENCE] == [expected[name][column] for column in SENTENCE]
 
 
 def test_several_languages(options: dict, tmp_path: Path):
     """Each has its text, in memory or in a file, and its scores."""
     path = tmp_path / "es.txt"
     path.write_text("Ida vive en Bern.\nLea Stein voló a Kiel.\n", encoding="utf-8")
-    options |= {"target_lang": ["de", "es"], "stage": "source", "num_train_epochs": 1}
+    options |= {"target_lang": ["de", "es"], "stage": "source", "source_num_train_epochs": 1}
     target = {"de": DatasetDict(train=dataset(TEST), test=dataset(DEV)), "es": path}
     result = train(**options, source_train=TRAIN, target_unlabeled=target)
     assert result.output_dir == tmp_path / "python" / "source_model"
@@ -150,12 +168,11 @@ def test_what_is_in_memory_gets_a_name():
 
 def test_a_dataset_dict_gives_its_parts():
     whole = DatasetDict(train=dataset(TRAIN), test=dataset(TEST))
-    splits = {"source_train": "train", "source_dev": "validation", "source_test": "test"}
     given = {"source_train": whole, "source_dev": None, "source_test": None}
-    assert _spread(given, splits) == {"source_train": whole["train"], "source_dev": None, "source_test": whole["test"]}
-    assert _spread({**given, "source_test": "test.iob2"}, splits)["source_test"] == "test.iob2"
+    assert _spread(given, SOURCE) == {"source_train": whole["train"], "source_dev": None, "source_test": whole["test"]}
+    assert _spread({**given, "source_test": "test.iob2"}, SOURCE)["source_test"] == "test.iob2"
     with pytest.raises(InputError, match="source_train: the DatasetDict has no part"):
-        _spread({**given, "source_train": DatasetDict(dev=dataset(DEV))}, splits)
+        _spread({**given, "source_train": DatasetDict(dev=dataset(DEV))}, SOURCE)
 
 
 def test_options_are_what_the_command_line_says(tmp_path: Path):

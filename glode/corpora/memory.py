@@ -52,7 +52,9 @@ def _reader(data: Iterable, name: str, options: ReadingOptions) -> Callable[[], 
 
 
 def _read_row(row: object, name: str, number: int, options: ReadingOptions) -> Iterator[Raw]:
-    """A row of a list: a text, a sentence's words, or a record."""
+    """A row of a list: a text, a sentence's words, a pair of words and tags, or a record."""
+    if isinstance(row, list | tuple) and len(row) == 2 and all(isinstance(part, list | tuple) for part in row):
+        row = {"tokens": row[0], "ner_tags": row[1]}
     if isinstance(row, str):
         yield from sentences_of(row, number, Counter())
     elif isinstance(row, list | tuple) and all(isinstance(word, str) for word in row):
