@@ -1,4 +1,4 @@
-.PHONY: test quick lint types docs-check
+.PHONY: test quick lint types docs-check tree
 
 test: ## all tests
 	python -m pytest
@@ -15,3 +15,6 @@ types:
 
 docs-check: ## what README and docs say of commands, options and files is so
 	python -m pytest -n 0 tests/test_docs.py
+
+tree: ## the rooms of the package, and what each imports
+	python tests/test_architecture.py

@@ -16,6 +16,7 @@ _WHERE = {
     "GlodeTrainingArguments": "glode.training.arguments",
     "InputError": "glode.errors",
     "load_corpus": "glode.corpora.reading",
+    "train": "glode.api",
 }
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "InputError",
     "__version__",
     "load_corpus",
+    "train",
 ]
 
 if TYPE_CHECKING:
+    from glode.api import train
     from glode.corpora.reading import load_corpus
     from glode.errors import InputError
     from glode.training.arguments import GlodeTrainingArguments

@@ -1,5 +1,6 @@
 """The command `glode`: train, tag, export, app."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -18,11 +19,18 @@ COMMANDS = {
 def usage() -> str:
     """What `glode --help` prints."""
     lines = [f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(["usage: glode COMMAND ...", "", *lines, "", "glode COMMAND --help explains the arguments of each."])
+    first = ["usage: glode COMMAND ...", "       glode --version", ""]
+    return "\n".join([*first, *lines, "", "glode COMMAND --help explains the arguments of each."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand, and give its exit code, see `glode.errors.run_command`."""
+    """Run a subcommand.
+
+    Args:
+        argv: its name and its arguments; None takes those of the process.
+    Returns:
+        Its exit code, see `glode.errors.run_command`; 2 where there is no such command.
+    """
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
@@ -31,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"glode {glode.__version__}")
         return 0
     if name not in COMMANDS:
-        print(f"error: glode has no command {name!r}.\n{usage()}", file=sys.stderr)
+        like = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f" Did you mean {like[0]!r}?" if like else ""
+        print(f"error: glode has no command {name!r}.{meant}\n{usage()}", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name][0]).run(rest)
+    try:
+        return importlib.import_module(COMMANDS[name][0]).run(rest)
+    except SystemExit as ended:  # argparse's way, for --help and for arguments that it refuses
+        return int(ended.code or 0)

@@ -7,8 +7,9 @@ Entity = tuple[int, int, str]
 
 
 _DESCRIPTION = """Entity-level precision, recall and F1: a prediction counts where first word, length and type are those of a
-gold entity. `strict` counts every gold entity. `paper` is the protocol of the GLoDe paper's code: gold entities longer
-than `max_span_length` words, which its span grid cannot hold, are left out of the recall."""
+gold entity. `strict` counts every gold entity. `paper` is the protocol of the GLoDe paper's code: gold entities that the
+model's span grid cannot hold (longer than L, or with a border that is none of its units') are left out of the recall.
+Predictions of types that no gold entity has are left out of both."""
 
 
 def entity_scores(references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]]) -> dict:
@@ -20,7 +21,9 @@ def entity_scores(references: Sequence[Iterable[Entity]], predictions: Sequence[
         `precision`, `recall`, `f1` in percent, `gold`, `predicted` and `correct` counts, and `per_type` with the same keys
         for each type. A rate without anything to count is 0.
     """
-    gold, predicted, correct = Counter(), Counter(), Counter()
+    gold: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
     for wanted, found in zip(references, predictions, strict=True):
         wanted, found = set(wanted), set(found)
         gold.update(entity[2] for entity in wanted)
@@ -45,27 +48,53 @@ def _rates(gold: int, predicted: int, correct: int) -> dict:
     return rates | {"gold": gold, "predicted": predicted, "correct": correct}
 
 
-def both_protocols(references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]], max_span_length: int) -> dict:
-    """`strict` over all gold entities, and `paper` without those longer than `max_span_length` words."""
-    reachable = [[entity for entity in entities if entity[1] <= max_span_length] for entities in references]
-    return {"strict": entity_scores(references, predictions), "paper": entity_scores(reachable, predictions)}
+def both_protocols(
+    references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]], reachable: Sequence[Iterable[Entity]]
+) -> dict[str, dict]:
+    """`strict` over all gold entities, and `paper` without those that the span grid cannot hold.
+
+    Args:
+        references, predictions: see `entity_scores`; predictions of types that the references lack are left out.
+        reachable: those of the references that the grid holds, see `glode.features.windows.reachable_entities`.
+    """
+    found = of_known_types(references, predictions)
+    return {"strict": entity_scores(references, found), "paper": entity_scores(reachable, found)}
 
 
 def entity_metric():
-    """The scores as an `evaluate.Metric` instance: `compute(predictions=..., references=..., max_span_length=...)`, where each
-    sentence is a list of {"start": first word, "length": in words, "type": name}. `evaluate` is imported here, because that
-    takes ten seconds."""
+    """Both protocols as an `evaluate.Metric`, which a run reports: `compute(predictions=..., references=...)`, where each
+    sentence is a list of {"start": first word, "length": in words, "type": name}; a reference has "reachable" as well, whether
+    the model's span grid holds it. `evaluate` is imported here, because that takes ten seconds."""
     import datasets
     import evaluate
 
     class EntityScores(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
             entity = {"start": datasets.Value("int32"), "length": datasets.Value("int32"), "type": datasets.Value("string")}
-            features = datasets.Features({"predictions": [entity], "references": [entity]})
+            reference = entity | {"reachable": datasets.Value("bool")}
+            features = datasets.Features({"predictions": [entity], "references": [reference]})
             return evaluate.MetricInfo(description=_DESCRIPTION, citation="", features=features)
 
-        def _compute(self, predictions: list, references: list, max_span_length: int) -> dict:
-            sides = ([[(e["start"], e["length"], e["type"]) for e in row] for row in side] for side in (references, predictions))
-            return both_protocols(*sides, max_span_length)
+        def _compute(self, predictions: list, references: list) -> dict[str, dict]:
+            reachable = [[entity for entity in row if entity["reachable"]] for row in references]
+            gold, found, held = (
+                [[(entity["start"], entity["length"], entity["type"]) for entity in row] for row in side]
+                for side in (references, predictions, reachable)
+            )
+            return both_protocols(gold, found, held)
 
-    return EntityScores()
+    return EntityScores(keep_in_memory=True, seed=0)
+
+
+def measure(
+    references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]], reachable: Sequence[Iterable[Entity]]
+) -> dict[str, dict]:
+    """What `entity_metric` says of entities as tuples (first word, length in words, type), see `both_protocols`."""
+    rows = zip(references, map(set, reachable), strict=True)
+    gold = [[{**_named(entity), "reachable": entity in held} for entity in wanted] for wanted, held in rows]
+    found = [[_named(entity) for entity in row] for row in predictions]
+    return entity_metric().compute(predictions=found, references=gold)
+
+
+def _named(entity: Entity) -> dict:
+    return dict(zip(("start", "length", "type"), entity, strict=True))

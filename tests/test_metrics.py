@@ -7,7 +7,7 @@ import pytest
 from seqeval.metrics import classification_report
 
 from glode.corpora.schemes import encode_tags
-from glode.metrics import both_protocols, entity_metric, entity_scores, of_known_types
+from glode.metrics import both_protocols, entity_metric, entity_scores, measure, of_known_types
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 RATES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
@@ -36,6 +36,11 @@ def random_data(seed: int) -> tuple[list, list]:
     rng = random.Random(seed)
     gold = [flat_entities(rng, 15) for _ in range(40)]
     return gold, [noisy(rng, row) if rng.random() < 0.8 else flat_entities(rng, 15) for row in gold]
+
+
+def up_to(limit: int, rows: list) -> list:
+    """The entities of at most `limit` words."""
+    return [[entity for entity in row if entity[1] <= limit] for row in rows]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,23 +92,24 @@ def test_the_papers_protocol_leaves_long_gold_out():
     limit = 3
     found = [[entity for entity in row if entity[1] <= limit] for row in found]  # what a grid of this size can give
     long = sum(entity[1] > limit for row in gold for entity in row)
-    scores = both_protocols(gold, found, limit)
+    scores = both_protocols(gold, found, up_to(limit, gold))
     strict, paper = scores["strict"], scores["paper"]
     assert strict == entity_scores(gold, found)
     assert strict["gold"] == sum(map(len, gold)) and paper["gold"] == strict["gold"] - long and long > 20
     assert (paper["predicted"], paper["correct"]) == (strict["predicted"], strict["correct"])
     assert paper["precision"] == strict["precision"] and paper["recall"] > strict["recall"]
-    assert both_protocols(gold, found, 6)["paper"] == strict
+    assert both_protocols(gold, found, gold)["paper"] == strict
 
 
-def test_a_gold_entity_of_exactly_the_limit_stays():
-    gold = [[(0, 3, "PER"), (3, 4, "PER")]]
-    assert both_protocols(gold, [[]], 3)["paper"]["gold"] == 1
+def test_both_protocols_leave_out_predictions_of_types_without_gold():
+    gold, found = [[(0, 3, "PER"), (3, 4, "PER")]], [[(0, 3, "PER"), (8, 1, "ART")]]
+    scores = both_protocols(gold, found, up_to(3, gold))
+    assert [scores[name]["predicted"] for name in ("strict", "paper")] == [1, 1] and scores["paper"]["f1"] == 100
 
 
 @pytest.mark.parametrize(("gold", "found"), [([], []), ([[]], [[]]), ([[(0, 1, "PER")]], [[]]), ([[]], [[(0, 1, "PER")]])])
 def test_nothing_to_count_is_zero(gold: list, found: list):
-    for scores in both_protocols(gold, found, 4).values():
+    for scores in both_protocols(gold, found, gold).values():
         assert scores["precision"] == scores["recall"] == scores["f1"] == 0
         assert scores["gold"] == sum(map(len, gold)) and scores["predicted"] == sum(map(len, found))
 
@@ -115,12 +121,17 @@ def test_the_evaluate_metric_gives_the_same_offline(tmp_path, monkeypatch):
     gold, found = random_data(2)
     gold[0], found[1] = [], []
 
-    def named(rows: list) -> list:
-        return [[{"start": b, "length": n, "type": t} for b, n, t in row] for row in rows]
-
+    expected = both_protocols(gold, found, up_to(3, gold))
+    assert expected["paper"]["gold"] < expected["strict"]["gold"]
+    assert measure(gold, found, up_to(3, gold)) == expected  # what a run reports
     metric = entity_metric()
     assert isinstance(metric, evaluate.Metric)
-    assert metric.compute(predictions=named(found), references=named(gold), max_span_length=3) == both_protocols(gold, found, 3)
-    for one in zip(named(found), named(gold), strict=True):
-        metric.add(prediction=one[0], reference=one[1])
-    assert metric.compute(max_span_length=2) == both_protocols(gold, found, 2)
+    for wanted, row in zip(gold, found, strict=True):
+        reference = [{"start": b, "length": n, "type": t, "reachable": n <= 3} for b, n, t in wanted]
+        metric.add(prediction=[{"start": b, "length": n, "type": t} for b, n, t in row], reference=reference)
+    assert metric.compute() == expected
+
+
+@pytest.mark.parametrize(("gold", "found"), [([[]], [[]]), ([[(0, 1, "PER")]], [[]]), ([[]], [[(0, 1, "PER")]])])
+def test_the_metric_of_nothing_is_zero(gold: list, found: list):
+    assert measure(gold, found, gold) == both_protocols(gold, found, gold)

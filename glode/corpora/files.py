@@ -7,9 +7,9 @@ import lzma
 import string
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from glode.errors import InputError
 
@@ -19,7 +19,7 @@ else:
     from backports import zstd
 
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
 
 
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
@@ -84,6 +84,24 @@ def _decode(line: bytes, encoding: str, errors: str, path: Path, number: int, at
     kept = line.decode(encoding, "ignore").replace("\0", "").count("\ufffd")
     text = line.decode(encoding, "replace").replace("\0", "\ufffd")
     return text, text.count("\ufffd") - kept
+
+
+def read_text(path: Path, encoding: str, errors: str) -> str:
+    """A whole file, with its line ends as they are, for formats whose offsets count them.
+
+    Raises:
+        InputError: as [`read_lines`], or the file is longer than `LONGEST_LINE`.
+    """
+    try:
+        with open_bytes(path) as file:
+            raw = file.read(LONGEST_LINE + 1)
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: cannot be read ({error}). Does it exist, and is it whole?") from error
+    if len(raw) > LONGEST_LINE:
+        raise InputError(f"{path}: a document of more than {LONGEST_LINE >> 20} MiB. Break it into several.")
+    for _ in read_lines(path, encoding, errors):  # says where bytes are no text
+        pass
+    return raw.removeprefix(codecs.BOM_UTF8).decode(encoding, errors).replace("\0", "\ufffd")
 
 
 def find_encoding(path: Path, encoding: str) -> str:

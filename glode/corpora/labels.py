@@ -11,7 +11,8 @@ from glode.errors import InputError
 def summarize(corpus: Dataset) -> dict:
     """What a corpus holds: `format`, `sentences`, `words`, `entities` by type, `longest_sentence` and `longest_entity` in words,
     and `notes`: what was done to how many words, tags or records."""
-    formats, types, notes, words, sentence, entity = Counter(), Counter(), Counter(), 0, 0, 0
+    formats, types, notes = Counter[str](), Counter[str](), Counter[str]()
+    words = sentence = entity = 0
     for table in corpus.with_format("arrow").iter(10_000):
         sizes = pc.list_value_length(table["words"])
         words, sentence = words + pc.sum(sizes).as_py(), max(sentence, pc.max(sizes).as_py())

@@ -1,98 +1,172 @@
-"""A corpus, in a file or on the Hub -> labelled words, and what it holds.
+"""A corpus in a file -> labelled words, and what it holds.
 
 A sentence is {"words": [...], "begins": [...], "lengths": [...], "types": [...]}: its words and its entities, in words. A corpus
 that was read has two columns more: `format` (what was found: format, scheme, encoding) and `notes` (what was done to the
 sentence so that it could be read, such as "2 tags out of place"), which `summarize` adds up.
 """
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
-from glode.corpora.columns import read_columns
+from glode.corpora.brat import is_brat, parts_of, read_brat
+from glode.corpora.columns import COLUMN_SUFFIXES, looks_like_columns, read_columns
 from glode.corpora.files import find_encoding, unpacked_suffix
+from glode.corpora.options import ReadingOptions
 from glode.corpora.records import has_json_lines, read_json
 from glode.corpora.schema import CORPUS, Raw
-from glode.corpora.schemes import broken_tags, decode_tags, detect_scheme
 from glode.corpora.tables import read_docbin, read_table
+from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_tags
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-_VERSION = 4  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 5  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+
+Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 
 
-MOST_TAGS = 1000  # more are no tags but words
+class Form(NamedTuple):
+    """How a file is read: what its format is called, what its places are, and by which function."""
+
+    kind: str
+    unit: str
+    read: Reader
+    is_text: bool = True
 
 
-def read_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str = "strict") -> Iterator[dict]:
+def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
+    """The form of a corpus, from its name and, for .txt, what stands beside it and in it.
+
+    Raises:
+        InputError: the name says a format that is not read, or nothing.
+    """
+    suffix = unpacked_suffix(path)
+    if is_brat(path):
+        return Form("brat", "character", read_brat)
+    if path.is_dir() or suffix == ".parquet":
+        return Form("table", "row", read_table, is_text=False)
+    if suffix == ".spacy":
+        return Form("DocBin", "document", read_docbin, is_text=False)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return Form("JSON", "line" if has_json_lines(path, options) else "record", read_json)
+    if suffix in (".txt", ".text") and not labelled and not looks_like_columns(path, options):
+        return Form("text", "line", read_plain)
+    if suffix in COLUMN_SUFFIXES:
+        return Form("columns", "line", read_columns)
+    advice = _ADVICE.get(suffix, "the format follows from the name, and this one names none that is read.")
+    raise InputError(
+        f"{path}: {advice} Rename or convert it: .conll, .tsv, .csv (a word and its tag a line), .jsonl (records), .txt (plain "
+        "text), .parquet."
+    )
+
+
+_ADVICE = {
+    ".ann": "brat's annotations need their text beside them, of the same name and .txt.",
+    ".xml": "XML is not read.",
+    ".html": "HTML is not read.",
+    ".pdf": "PDF is not read.",
+    ".docx": "documents of a word processor are not read.",
+    ".xlsx": "spreadsheets are not read, save it as .csv.",
+    ".zip": "an archive is no corpus, unpack it.",
+    ".tar": "an archive is no corpus, unpack it.",
+}
+
+
+def read_corpus(path: str, labelled: bool, options: ReadingOptions | None = None) -> Iterator[dict]:
     """Read a corpus, packed (.gz, .bz2, .xz, .zst) or not; the format follows from its name: .jsonl, .ndjson and .json (records),
-    .parquet, .spacy, a directory (`Dataset.save_to_disk`), .txt (plain text where `labelled` is False), anything else columns.
+    .parquet, .spacy, a directory (`Dataset.save_to_disk`, brat), .txt (plain text where `labelled` is False and its lines do not
+    end in tags), .csv and what column files are called.
 
     Args:
         labelled: every sentence must have labels.
-        encoding: of a text file that is not UTF-8, see `find_encoding`.
-        errors: "strict" or "replace", see `read_lines`.
+        options: how to read it, where the file does not say it.
     Yields:
         Rows of `CORPUS`.
     Raises:
         InputError: the file is missing or broken; the message names file and line.
     """
-    file = Path(path)
-    suffix, unit, options = unpacked_suffix(file), "line", ()
-    if file.is_dir() or suffix == ".parquet":
-        kind, unit, read = "table", "row", read_table
-    elif suffix == ".spacy":
-        kind, unit, read = "DocBin", "document", read_docbin
-    else:
-        options = (find_encoding(file, encoding), errors)
-        if suffix in (".jsonl", ".ndjson", ".json"):
-            kind, read = "JSON", read_json
-            unit = "line" if has_json_lines(file, *options) else "record"
-        else:
-            kind, read = ("text", read_plain) if suffix == ".txt" and not labelled else ("columns", read_columns)
-    scheme = _scheme_of(path, unit, read(file, *options)) if read is not read_plain else None
-    form = ", ".join(filter(None, (kind, scheme, *(name for name in options[:1] if name != "utf-8"))))
-    for raw in _without_empty(read(file, *options)):
-        where = f"{path}, {unit} {raw.place}"
+    file, options = Path(path), options or ReadingOptions()
+    if file.is_file():
+        options = dataclasses.replace(options, encoding=find_encoding(file, options.encoding))
+    form = find_form(file, labelled, options)
+    encoding = options.encoding if form.is_text and options.encoding not in ("utf-8", "utf8") else ""
+    yield from label(lambda: form.read(file, options, labelled), path, form.unit, (form.kind, encoding), labelled, options)
+
+
+def label(
+    sentences: Callable[[], Iterable[Raw]], source: str, unit: str, form: tuple[str, str], labelled: bool, options: ReadingOptions
+) -> Iterator[dict]:
+    """Sentences of any reader as rows of `CORPUS`. Their tags are looked at as a whole first: what one means depends on all.
+
+    Args:
+        sentences: gives them, each time anew.
+        source, unit: what messages begin with, such as a path and "line".
+        form: format and encoding, for the column `format`.
+    """
+    reading = _reading_of(sentences(), source, unit, labelled, options)
+    kind, encoding = form
+    name = ", ".join(filter(None, (kind, reading.scheme if reading else None, encoding)))
+    for raw in _without_empty(_labelled_words(sentences(), labelled)):
+        where = f"{source}, {unit} {raw.place}"
         if labelled and raw.tags is None and raw.entities is None:
             raise InputError(f"{where}: no labels. In a labelled corpus every sentence has them, if only [] or O.")
         if raw.tags is not None:
-            raw.entities = decode_tags(raw.tags, scheme)
-            raw.notes["tags out of place"] += broken_tags(raw.tags, scheme)
-        yield as_row(raw.words, _one_type_each(raw.entities or [], raw.notes, where), form, raw.notes)
+            if reading is None:
+                raw.notes["words whose tags are none of entities, and are not read"] += len(raw.tags)
+            else:
+                raw.entities, broken = reading.decode([tag for tag in raw.tags if tag is not None])
+                raw.notes["tags out of place"] += broken
+        yield as_row(raw.words, _one_type_each(raw.entities or [], raw.notes, where), name, raw.notes)
 
 
-def _scheme_of(path: str, unit: str, sentences: Iterable[Raw]) -> str | None:
-    """The scheme of a file's tags, None where it has none. IOB1 and IOB2 have the same prefixes: it is the one that fewer tags
-    contradict, IOB2 where there is no telling.
-
-    Raises:
-        InputError: names the first line whose tag does not fit.
-    """
-    first, scheme, contradictions, tagged = {}, "IO", Counter(), False
+def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool, options: ReadingOptions) -> TagReading | None:
+    """What the tags of a corpus mean; None where it has none, or where it needs none and they are something else."""
+    census, types, tagged, seen, whole = TagCensus(), dict[str, int](), False, False, False
     for raw in sentences:
-        tagged = tagged or raw.tags is not None
-        for tag, line in zip(raw.tags or (), raw.lines, strict=True):
-            if tag not in first:
-                first[tag] = line
-                if len(first) > MOST_TAGS:
-                    raise InputError(
-                        f"{path}, {unit} {line}: more than {MOST_TAGS} different tags. Is the tag in the last column?"
-                    )
-                scheme = detect_scheme(first, f"{path}, {unit} {line}")
-        if scheme == "IOB":
-            contradictions.update({name: broken_tags(raw.tags or (), name) for name in ("IOB1", "IOB2")})
-    if scheme == "IOB":
-        return "IOB1" if contradictions["IOB1"] < contradictions["IOB2"] else "IOB2"
-    return scheme if tagged else None
+        seen = seen or bool(raw.words)
+        if raw.tags is not None:
+            tagged = True
+            census.add(raw.tags, raw.lines)
+        whole = whole or bool(raw.words and (raw.tags is None or None not in raw.tags))
+        for _, _, name in raw.entities or ():
+            types.setdefault(name, raw.place)
+    if labelled and seen and not whole:
+        raise InputError(
+            f"{source}: every sentence has words that are not labelled (class -1 or -100, or no tag). Give words, not the pieces "
+            "that a tokenizer makes of them, and a tag for each."
+        )
+    if not options.scheme:
+        check_types(types, source, unit)
+    if not tagged:
+        return None
+    try:
+        return read_tags(census, source, unit, options.scheme, settled=options.tag_column is not None)
+    except NoTags:
+        if labelled:
+            raise
+        return None
+
+
+def _labelled_words(sentences: Iterable[Raw], labelled: bool) -> Iterator[Raw]:
+    """A sentence of which some words are not labelled tells neither its entities nor what is none: it is left out of a labelled
+    corpus, and is a sentence without labels in another."""
+    for raw in sentences:
+        if raw.tags is not None and None in raw.tags:
+            raw.tags = None
+            if labelled:
+                raw.words = []
+                raw.notes["sentences left out in which words are not labelled"] += 1
+        yield raw
 
 
 def _without_empty(sentences: Iterable[Raw]) -> Iterator[Raw]:
     """Leave out what has no words; its notes go to the sentence before, or the first one."""
-    held, notes = None, Counter()
+    held, notes = None, Counter[str]()
     for raw in sentences:
         if not raw.words:
             notes.update(raw.notes)
@@ -109,9 +183,9 @@ def _without_empty(sentences: Iterable[Raw]) -> Iterator[Raw]:
 
 def _one_type_each(entities: list[tuple[int, int, str]], notes: Counter[str], where: str) -> list[tuple[int, int, str]]:
     """The entities without second types of a span, which a model of one label a span cannot hold."""
-    kept, end = {}, 0
+    kept, end = dict[tuple[int, int], str](), 0
     for begin, length, name in entities:
-        if name.strip() in ("", "O"):
+        if name.strip() in ("", "O", "o"):
             raise InputError(f"{where}: an entity of the type {name!r}, which stands for no entity. Rename it.")
         if kept.setdefault((begin, length), name) != name:
             notes["second types of a span left out"] += 1
@@ -128,12 +202,12 @@ def as_row(words: list[str], entities: Iterable[tuple[int, int, str]], form: str
         words, notes = list(words), notes + Counter({"invisible words kept": len(invisible)})
         for i in invisible:
             words[i] = "\ufffd"
-    notes = [f"{count} {note}" for note, count in notes.items() if count]
     begins, lengths, types = map(list, zip(*entities, strict=True)) if entities else ([], [], [])
-    return {"words": words, "begins": begins, "lengths": lengths, "types": types, "format": form, "notes": notes}
+    texts = [f"{count} {note}" for note, count in notes.items() if count]
+    return {"words": words, "begins": begins, "lengths": lengths, "types": types, "format": form, "notes": texts}
 
 
-def load_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str = "strict") -> Dataset:
+def load_corpus(path: str, labelled: bool, options: ReadingOptions | None = None) -> Dataset:
     """Read a corpus, see `read_corpus`, into a data set of `CORPUS` in Arrow, cached by `datasets` while the file stays as it is.
 
     Raises:
@@ -141,21 +215,27 @@ def load_corpus(path: str, labelled: bool, encoding: str = "utf-8", errors: str 
     """
     if not Path(path).exists():
         raise InputError(f"{path}: no such file. Check the path.")
-    files = [file for file in sorted(Path(path).rglob("*")) if file.is_file()] or [Path(path)]
-    stamp = [_VERSION, *((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
-    options = {"path": str(path), "labelled": labelled, "encoding": encoding, "errors": errors, "stamp": tuple(stamp)}
+    inside = sorted(Path(path).rglob("*")) if Path(path).is_dir() else {Path(path), *parts_of(Path(path))}
+    files = [file for file in sorted(inside) if file.is_file()]
+    stamp = [VERSION, *((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
+    arguments = {"path": str(path), "labelled": labelled, "options": options or ReadingOptions(), "stamp": tuple(stamp)}
+    return build(_generate, arguments)
+
+
+def build(generate: Callable[..., Iterator[dict]], arguments: dict, **settings) -> Dataset:
+    """A data set of `CORPUS` from a generator; an InputError in it stays one."""
     try:
-        return Dataset.from_generator(_generate, features=CORPUS, gen_kwargs=options)
+        return Dataset.from_generator(generate, features=CORPUS, gen_kwargs=arguments, **settings)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise
 
 
-def _generate(path: str, labelled: bool, encoding: str, errors: str, stamp: tuple) -> Iterator[dict]:
+def _generate(path: str, labelled: bool, options: ReadingOptions, stamp: tuple) -> Iterator[dict]:
     """`stamp` makes a changed file another entry of the cache."""
     empty = True
-    for sentence in read_corpus(path, labelled, encoding, errors):
+    for sentence in read_corpus(path, labelled, options):
         empty = False
         yield sentence
     if empty:

@@ -10,12 +10,12 @@ from datasets import Sequence as SequenceFeature
 
 @dataclass
 class Raw:
-    """A sentence as a file has it: tags with the line of each, or entities in words, or no labels at all (both None). One without
-    words carries notes only."""
+    """A sentence as a file has it: tags with the line of each, or entities in words, or no labels at all (both None). A tag of
+    None says that its word is not labelled. One without words carries notes only."""
 
     place: int
     words: list[str]
-    tags: list[str] | None = None
+    tags: Sequence[str | None] | None = None
     lines: Sequence[int] = ()
     entities: list[tuple[int, int, str]] | None = None
     notes: Counter[str] = field(default_factory=Counter)

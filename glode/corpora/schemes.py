@@ -44,11 +44,12 @@ def detect_scheme(tags: Iterable[str], where: str = "tags") -> str:
 def decode_tags(tags: Sequence[str], scheme: str) -> list[tuple[int, int, str]]:
     """Entities (begin, length, type) of a tag sequence. An inside tag without a beginning starts an entity (IOB1, and the
     usual reading of broken sequences)."""
-    entities, open_type, begin = [], None, 0
+    entities: list[tuple[int, int, str]] = []
+    open_type: str | None = None
+    begin = 0
     for position, tag in enumerate([*tags, "O"]):
-        prefix, name = ("I", tag) if scheme == "IO" else (tag[0], tag[2:])
-        if tag == "O":
-            name = None
+        prefix = "I" if scheme == "IO" else tag[0]
+        name = None if tag == "O" else tag if scheme == "IO" else tag[2:]
         starts = name is not None and (prefix in "BSU" or name != open_type)
         if open_type is not None and (name is None or starts):
             entities.append((begin, position - begin, open_type))
@@ -56,14 +57,14 @@ def decode_tags(tags: Sequence[str], scheme: str) -> list[tuple[int, int, str]]:
         if starts:
             begin, open_type = position, name
         if name is not None and prefix in "ESLU" and scheme != "IO":
-            entities.append((begin, position + 1 - begin, open_type))
+            entities.append((begin, position + 1 - begin, name))
             open_type = None
     return entities
 
 
 def encode_tags(number: int, entities: Iterable[tuple[int, int, str]], scheme: str = "IOB2") -> list[str]:
     """The tags of `number` words, in "IOB1", "IOB2", "BIOES" or "IO"."""
-    tags, after = ["O"] * number, {}
+    tags, after = ["O"] * number, dict[int, str]()
     for begin, length, name in sorted(entities):
         last = begin + length - 1
         if scheme == "IO":

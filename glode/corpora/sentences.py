@@ -68,7 +68,8 @@ def _ends_sentence(text: str, end: re.Match) -> bool:
         return False
     if mark != "." or end[0].startswith(".."):
         return True
-    before = _WORD_BEFORE.search(text, max(0, end.start() - 50), end.start())[0].lstrip(_OPENING)
+    word = _WORD_BEFORE.search(text, max(0, end.start() - 50), end.start())
+    before = word[0].lstrip(_OPENING) if word else ""
     is_number = before.isdigit() and len(before) <= 2
     return not (len(before) == 1 or "." in before or is_number or f" {before.lower()} " in _ABBREVIATIONS)
 

@@ -1,18 +1,22 @@
-"""Tables and binary corpora -> sentences: parquet, `datasets` directories, spaCy's DocBin."""
+"""Tables and binary corpora -> sentences: parquet, `datasets` on disk or in memory, spaCy's DocBin."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, load_from_disk
 
+from glode.corpora.options import ReadingOptions
 from glode.corpora.records import read_record
 from glode.corpora.schema import Raw
 from glode.errors import InputError
 
+NOT_LABELLED = (-1, -100, None)  # what data sets and loss functions mean by these classes
 
-def read_table(path: Path) -> Iterator[Raw]:
+
+def read_table(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
     """A .parquet file or a directory of `Dataset.save_to_disk`, of rows that are records; tags may be classes."""
     try:
         if path.is_dir():
@@ -24,32 +28,51 @@ def read_table(path: Path) -> Iterator[Raw]:
             file = pq.ParquetFile(path)
             features = Features.from_arrow_schema(file.schema_arrow)
             rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
-        classes = {
-            name: item.names for name, f in features.items() if isinstance(item := getattr(f, "feature", None), ClassLabel)
-        }
-        for number, row in enumerate(rows, 1):
-            for column, names in classes.items():
-                if wrong := [i for i in row[column] if i not in range(len(names))]:
-                    raise InputError(
-                        f"{path}, row {number}: class {wrong[0]} of `{column}` has no name. Give it one, or store tags as names."
-                    )
-                row[column] = [names[i] for i in row[column]]
-            yield read_record(row, f"{path}, row {number}", number)
+        yield from read_rows(rows, features, str(path), options)
     except InputError:
         raise
     except Exception as error:  # what pyarrow and datasets raise at broken files has no class in common
         raise _unreadable(path, error) from error
 
 
-def read_docbin(path: Path) -> Iterator[Raw]:
+def read_rows(rows: Iterable[dict], features: Features | None, source: str, options: ReadingOptions) -> Iterator[Raw]:
+    """Rows that are records, see `read_record`; classes get the names that their features have.
+
+    Raises:
+        InputError: a row is no record, or has a class without a name; the message says `source` and the row.
+    """
+    classes = {
+        name: item.names for name, f in (features or {}).items() if isinstance(item := getattr(f, "feature", None), ClassLabel)
+    }
+    for number, row in enumerate(rows, 1):
+        where = f"{source}, row {number}"
+        named = {
+            column: [_name(i, names, column, where) for i in row[column]]
+            for column, names in classes.items()
+            if isinstance(row.get(column), list)
+        }
+        yield from read_record({**row, **named} if isinstance(row, dict) else row, where, number, options)
+
+
+def _name(number: int | None, names: list[str], column: str, where: str) -> str | None:
+    """The name of a class, None where it says that a word is not labelled."""
+    if number in NOT_LABELLED:
+        return None
+    if number not in range(len(names)):
+        raise InputError(
+            f"{where}: class {number} of `{column}` has no name, there are {len(names)}. Give it one, or store tags as names."
+        )
+    return names[number]
+
+
+def read_docbin(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
     """spaCy's training data, .spacy; a document is a sentence, its tokens are the words."""
     try:
-        import spacy
-        from spacy.tokens import DocBin
+        spacy, tokens = import_module("spacy"), import_module("spacy.tokens")
     except ImportError as error:
         raise InputError(f"{path}: spaCy reads its own files, and is not here: pip install spacy.") from error
     try:
-        for number, doc in enumerate(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), 1):
+        for number, doc in enumerate(tokens.DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), 1):
             visible = [0, *accumulate(not token.is_space for token in doc)]
             entities = [(visible[e.start], visible[e.end] - visible[e.start], e.label_) for e in doc.ents]
             words = [token.text for token in doc if not token.is_space]

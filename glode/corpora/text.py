@@ -5,15 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glode.corpora.files import read_lines
+from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import Raw
 from glode.corpora.sentences import split_sentences
 from glode.corpora.words import iter_words
 
 
-def read_plain(path: Path, encoding: str, errors: str) -> Iterator[Raw]:
+def read_plain(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
     """Plain text, a sentence or a paragraph a line, split by the rules that inference uses."""
-    for number, line, replaced in read_lines(path, encoding, errors):
-        notes = Counter({"broken characters replaced": replaced})
-        for start, end in split_sentences(line) or [(0, 0)]:
-            yield Raw(number, list(iter_words(line[start:end])), notes=notes)
-            notes = Counter()
+    for number, line, replaced in read_lines(path, options.encoding, options.encoding_errors):
+        yield from sentences_of(line, number, Counter({"broken characters replaced": replaced}))
+
+
+def sentences_of(text: str, place: int, notes: Counter[str]) -> Iterator[Raw]:
+    """The sentences of a text; the first one has the notes."""
+    for start, end in split_sentences(text) or [(0, 0)]:
+        yield Raw(place, list(iter_words(text[start:end])), notes=notes)
+        notes = Counter()

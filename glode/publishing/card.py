@@ -1,6 +1,10 @@
 """The model card and its picture."""
 
+import dataclasses
+import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -11,7 +15,6 @@ HERE = Path(__file__).parent
 # The template of the span model's card lies at the top of a checkout; an installed package has its copy here.
 CARD = next(path for path in (HERE / "model_card.md", HERE.parents[1] / "model_card.md") if path.is_file())
 TOKENS_CARD = HERE / "model_card_tokens.md"
-
 
 # Sentences for the card and the widget, written for it: a user's own text is not published unasked.
 EXAMPLES = {
@@ -31,6 +34,65 @@ EXAMPLES = {
     "uk": ["Олена Коваль працює в компанії «Нафтогаз» у Києві.", "Іван Бондар приїхав до Львова в понеділок."],
     "zh": ["王丽在北京的中国银行工作。", "张伟星期一去了上海。"],
 }
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells; the templates read it by these names.
+
+    Args:
+        repo: where the model is loaded from, a repository or a directory; `main_repo` is the span model's, `tokens_repo` the
+            token classifier's.
+        base_model: the backbone's name on the Hub, None where it is not there; `backbone` is its name for readers.
+        languages: codes for the Hub, target languages first.
+        source_name, target_name: what the corpora are called.
+        scores: "de test" -> `strict` and `paper`, see `glode.metrics.both_protocols`; `token_scores` likewise.
+        test_scores: `strict` of the target test set, None where there is none.
+        unreachable: the share of the test set's entities that the grid cannot hold.
+        last_stage: "source" or "target".
+        history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
+    """
+
+    model_name: str
+    repo: str
+    license: str | None
+    base_model: str | None
+    backbone: str
+    datasets: Sequence[str] | None
+    labels: Sequence[str]
+    source_lang: str
+    target_lang: str
+    languages: Sequence[str]
+    source_name: str
+    target_name: str
+    source_sentences: int
+    target_sentences: int
+    examples: Sequence[str]
+    scores: Mapping[str, dict]
+    test_scores: dict | None
+    unreachable: float | None
+    max_span_length: int
+    max_tokens: int
+    last_stage: str
+    source_epochs: float
+    target_epochs: float
+    source_mlm: bool
+    denoising: str
+    learning_rate: float
+    batch_size: int
+    seed: int
+    history: bool = False
+    history_f1: bool = False
+    main_repo: str | None = None
+    tokens_repo: str | None = None
+    token_scores: Mapping[str, dict] = dataclasses.field(default_factory=dict)
+    token_epochs: float = 0.0
+
+
+def examples_in(languages: Sequence[str]) -> list[str]:
+    """Sentences in these languages by turns; English ones where we have none."""
+    known = [EXAMPLES[code] for code in (language.split("-")[0] for language in languages) if code in EXAMPLES]
+    return [text for texts in zip(*known or [EXAMPLES["en"]], strict=True) for text in texts]
 
 
 def plot_pseudo_labels(history: list[dict], path: Path) -> None:
@@ -56,44 +118,50 @@ def verbatim(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
 
 
-def write_card(directory: Path, facts: dict, template: Path = CARD) -> ModelCard:
+def write_card(directory: Path, facts: CardFacts, template: Path = CARD) -> ModelCard:
     """Write README.md from a template, `model_card.md` or, for the token classifier, `model_card_tokens.md`.
 
-    Args:
-        directory: the model's directory.
-        facts: what the templates ask for, see `run_crossner.Run.card_facts`.
     Raises:
         ValueError: the card's metadata is not what the Hub accepts.
     """
+    shown = dataclasses.asdict(facts)
+    for name in ("model_name", "backbone", "source_name", "target_name", "source_lang", "target_lang"):
+        shown[name] = verbatim(shown[name])
+    shown["labels"] = list(map(verbatim, facts.labels))
+    shown["per_type"] = {verbatim(name): values for name, values in (facts.test_scores or {}).get("per_type", {}).items()}
+    shown["example"] = json.dumps(facts.examples[0], ensure_ascii=False)
+    card = ModelCard.from_template(_metadata(facts, template), template_path=str(template), **shown)
+    card.save(directory / "README.md")
+    return card
+
+
+def _metadata(facts: CardFacts, template: Path) -> ModelCardData:
+    """What the Hub reads of a card."""
     results = None
-    if (test := facts["test_scores"]) is not None:
-        common = {
-            "task_type": "token-classification",
-            "task_name": "Named entity recognition",
-            "dataset_type": facts["target_name"].replace(" ", "-"),
-            "dataset_name": f"{facts['target_name']} ({facts['target_lang']} test)",
-        }
+    if (test := facts.test_scores) is not None:
         results = [
-            EvalResult(metric_type=name, metric_name=f"strict {name} over all gold entities", metric_value=test[name], **common)
+            EvalResult(
+                task_type="token-classification",
+                task_name="Named entity recognition",
+                dataset_type=facts.target_name.replace(" ", "-"),
+                dataset_name=f"{facts.target_name} ({facts.target_lang} test)",
+                metric_type=name,
+                metric_name=f"strict {name} over all gold entities",
+                metric_value=test[name],
+            )
             for name in ("f1", "precision", "recall")
         ]
-    data = ModelCardData(
-        language=list(dict.fromkeys(facts["languages"])),
-        license=facts["license"],
+    return ModelCardData(
+        language=list(dict.fromkeys(facts.languages)),
+        license=facts.license,
         library_name="transformers",
         pipeline_tag="token-classification",
-        base_model=facts["base_model"],
-        datasets=facts["datasets"],
+        base_model=facts.base_model,
+        datasets=list(facts.datasets) if facts.datasets else None,
         tags=["glode", "named-entity-recognition", "cross-lingual", *(["custom_code"] if template == CARD else [])],
         inference={"parameters": {"aggregation_strategy": "simple"}} if template == TOKENS_CARD else None,
-        widget=[{"text": text, "example_title": f"{facts['target_lang']} {n}"} for n, text in enumerate(facts["examples"], 1)],
-        model_name=facts["model_name"] if results else None,
+        widget=[{"text": text, "example_title": f"{facts.target_lang} {n}"} for n, text in enumerate(facts.examples, 1)],
+        model_name=facts.model_name if results else None,
         eval_results=results,
         ignore_metadata_errors=False,
     )
-    shown = ("model_name", "backbone", "source_name", "target_name", "source_lang", "target_lang")
-    facts = facts | {name: verbatim(facts[name]) for name in shown} | {"labels": list(map(verbatim, facts["labels"]))}
-    facts["per_type"] = facts["per_type"] and {verbatim(name): values for name, values in facts["per_type"].items()}
-    card = ModelCard.from_template(data, template_path=str(template), **facts)
-    card.save(directory / "README.md")
-    return card

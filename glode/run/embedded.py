@@ -16,25 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoModel, BertConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoModel, BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from glode.errors import InputError
+from glode.files import write_whole
 
 DEMO_DIRECTORY = Path(__file__).parent / "demo"
-
-
 DEMO_BACKBONE = "e5-small"
-
-
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
-
-
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-
-
 _MOST_PROBABLE = 40_000
-
-
 _VERSION = b"2"  # of what is written: another version is another directory
 
 
@@ -78,21 +69,10 @@ def convert_e5(cache_directory: str | os.PathLike, texts: Iterable[str] | None =
     target = Path(cache_directory) / f"multilingual-e5-small-{len(kept)}-{name}"
     if not (target / "config.json").is_file():
         tokenizer = _tokenizer([pieces[i] for i in kept], [scores[i] for i in kept])
-        _save_whole(target, tokenizer, reader.model(kept, tokenizer.pad_token_id))
+        with write_whole(target, first_wins=True) as partial:  # several processes may convert at once
+            tokenizer.save_pretrained(partial)
+            reader.model(kept, tokenizer.pad_token_id).save_pretrained(partial)
     return target
-
-
-def _save_whole(target: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Save under another name first: whoever finds the directory, finds all of it, also with several processes."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    tokenizer.save_pretrained(partial)
-    model.save_pretrained(partial)
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first
-        for path in partial.iterdir():
-            path.unlink()
-        partial.rmdir()
 
 
 def _tokenizer(pieces: list[str], scores: list[float]) -> PreTrainedTokenizerFast:

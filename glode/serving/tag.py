@@ -172,9 +172,10 @@ def buffers(lines: Iterator[tuple[int, str, int]]) -> Iterator[tuple[list[str], 
 
 def main(argv: Sequence[str]) -> None:
     """Tag what the arguments name."""
-    (arguments,) = HfArgumentParser(
-        TagArguments, description=__doc__.split("\n\n")[0], prog="glode tag"
-    ).parse_args_into_dataclasses(argv)
+    parser = HfArgumentParser(TagArguments, description=__doc__.split("\n\n")[0], prog="glode tag")
+    arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     path = Path("/dev/stdin" if arguments.input == "-" else arguments.input)
     if arguments.input != "-" and not path.is_file():
         raise InputError(f"--input {path} is no file. Check the path.")

@@ -23,6 +23,7 @@ from glode.corpora import columns, files, hub, reading, records
 from glode.corpora.files import zstd
 from glode.corpora.hub import load_hub_corpus
 from glode.corpora.labels import count_repeated, map_types, summarize
+from glode.corpora.options import ReadingOptions
 from glode.corpora.reading import load_corpus, read_corpus
 from glode.corpora.schema import CORPUS
 from glode.corpora.schemes import decode_tags, detect_scheme, encode_tags
@@ -416,7 +417,7 @@ def test_column_orders(tmp_path: Path, kind: str):
 
 
 def notes_of(path: Path, **options) -> dict[str, int]:
-    return summarize(load_corpus(str(path), True, **options))["notes"]
+    return summarize(load_corpus(str(path), True, ReadingOptions(**options)))["notes"]
 
 
 def test_a_hash_is_a_word_where_it_has_a_tag(tmp_path: Path):
@@ -613,25 +614,25 @@ def test_encodings(tmp_path: Path):
     latin.write_bytes("Núñez B-PER\n".encode("latin-1"))
     utf8.write_bytes("Núñez B-PER\n".encode())
     for path, form in ((latin, "columns, IOB2, iso8859-1"), (utf8, "columns, IOB2")):
-        row = next(read_corpus(str(path), True, "latin-1"))
+        row = next(read_corpus(str(path), True, ReadingOptions("latin-1")))
         assert (row["words"], row["format"]) == (["Núñez"], form)
     assert "line 1: at byte 1 of the file byte 0xfa is not UTF-8" in (message := message_of(latin))
     assert "Convert it to UTF-8, name its encoding (--encoding latin-1)" in message
     latin.write_bytes("Núñez B-PER\n".encode() + b"Mu\xf1oz B-PER\n")  # one stray byte does not make all else of it latin-1
     with pytest.raises(InputError, match="line 2: at byte 16 of the file byte 0xf1"):
-        list(read_corpus(str(latin), True, "latin-1"))
+        list(read_corpus(str(latin), True, ReadingOptions("latin-1")))
     for wrong in ("utf-16", "nonsense"):
         with pytest.raises(InputError, match=f"--encoding {wrong}: not known, or not one"):
-            list(read_corpus(str(latin), True, wrong))
+            list(read_corpus(str(latin), True, ReadingOptions(wrong)))
 
 
 def test_bytes_that_are_no_text_are_replaced_and_counted_where_asked_for(tmp_path: Path):
     path = tmp_path / "corpus.conll"
     path.write_bytes(b"\xef\xbb\xbfAnna B-PER\nM\xfcl\0ler I-PER\n\xef\xbf\xbd O\n")
     assert "line 2: at byte 15 of the file byte 0xfc" in message_of(path)
-    words = next(read_corpus(str(path), True, errors="replace"))["words"]
+    words = next(read_corpus(str(path), True, ReadingOptions(encoding_errors="replace")))["words"]
     assert words == ["Anna", "M\ufffdl\ufffdler", "\ufffd"]
-    assert notes_of(path, errors="replace") == {"broken characters replaced": 2}
+    assert notes_of(path, encoding_errors="replace") == {"broken characters replaced": 2}
     path.write_bytes("Anna B-PER\n".encode("utf-16"))
     assert "byte 0 of the file" in message_of(path)
 
@@ -660,7 +661,7 @@ def test_another_column_than_the_tags(tmp_path: Path):
     path = tmp_path / "lemmas.tsv"
     path.write_text("".join(f"word\tlemma{n}\n" for n in range(1500)))
     assert "line 1001: more than 1000 different tags" in (message := message_of(path))
-    assert "Is the tag in the last column" in message
+    assert "Is this the column of the tags" in message
 
 
 def test_words_that_nobody_sees_keep_their_place(tmp_path: Path):
@@ -771,7 +772,7 @@ def test_arbitrary_bytes_end_in_sentences_or_a_message(tmp_path: Path, data: byt
     path = tmp_path / f"a{suffix}"
     path.write_bytes(data)
     with contextlib.suppress(InputError):
-        for row in read_corpus(str(path), labelled, "utf-8", errors):
+        for row in read_corpus(str(path), labelled, ReadingOptions(encoding_errors=errors)):
             assert row["words"] and all(row["words"])
             json.dumps(row, ensure_ascii=False).encode()
 
@@ -826,14 +827,14 @@ def test_an_unreachable_hub_data_set(monkeypatch, error: Exception):
 @pytest.mark.parametrize(
     ("column", "tag", "message"),
     [
-        ("tags", Value("string"), "expected `tokens` and `ner_tags`"),
+        ("pos", Value("string"), "expected `tokens` and `ner_tags`"),
         ("ner_tags", Value("int64"), "`ner_tags` are numbers without names"),
         ("ner_tags", ClassLabel(names=["O", "X-PER"]), "tag 'X-PER' fits no label scheme"),
     ],
 )
 def test_hub_data_sets_of_another_kind(monkeypatch, column: str, tag: Value | ClassLabel, message: str):
     features = Features({"tokens": SequenceFeature(Value("string")), column: SequenceFeature(tag)})
-    row = {"tokens": ["a"], column: ["O"] if column == "tags" else [1]}
+    row = {"tokens": ["a"], column: ["O"] if column == "pos" else [1]}
     monkeypatch.setattr(hub, "load_dataset", lambda *_: hub_data(features, [row]))
     with pytest.raises(InputError, match="data set 'some/set'") as error:
         load_hub_corpus("some/set", "en")

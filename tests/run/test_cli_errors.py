@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +22,9 @@ from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenize
 import run_crossner
 from glode.corpora import hub
 from glode.errors import InputError
+from glode.run.arguments import DataArguments, parse_arguments
+from glode.run.corpora import load_corpora
+from glode.run.report import say, show_results, write_metrics
 from modeling_glode import GlodeConfig, GlodeModel
 
 SOURCE = "Anna\tB-PER\nsings\tO\nin\tO\nOslo\tB-LOC\n\nIda\tB-PER\nmet\tO\nLea\tB-PER\n\nRome\tB-LOC\nsleeps\tO\n"
@@ -214,7 +216,7 @@ def test_missing_config(command: Command):
 def test_unknown_key_in_config(command: Command):
     path = command.file("run.yaml", "learning_rate: 1.0e-4\nlerning_rate: 1.0e-4\n")
     message = command.error(config=path)
-    assert f"{path}: unknown argument " in message and "'lerning_rate'. See run_crossner.py --help." in message
+    assert f"{path}: unknown argument " in message and "'lerning_rate'. See --help." in message
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_unknown_option(command: Command, capsys, unknown: str):
 
 def test_a_value_that_the_training_arguments_refuse(command: Command):
     assert "often" in (message := command.error(eval_strategy="often"))
-    assert " See run_crossner.py --help for the arguments." in message
+    assert " See --help for the arguments." in message
 
 
 @pytest.mark.parametrize(
@@ -338,7 +340,7 @@ def test_the_package_of_the_embedded_encoder_is_missing(command: Command, monkey
 
 def test_the_embedded_encoder_cannot_be_written(command: Command, monkeypatch):
     cache = command.file("cache", "a file, not a directory")
-    monkeypatch.setattr(run_crossner, "convert_e5", lambda path, texts: path.mkdir())
+    monkeypatch.setattr("glode.run.backbone.convert_e5", lambda path, texts: path.mkdir())
     assert f"--model_cache {cache} cannot be written (" in command.error(model_name_or_path="e5-small")
 
 
@@ -478,7 +480,7 @@ def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
 @pytest.mark.parametrize("joined", [True, False])
 def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
     given = [f"{option}=a.iob2"] if joined else [option, "a.iob2"]
-    data, _, training, run = run_crossner.parse_arguments(["--target_lang", "de", *given])
+    data, _, training, run = parse_arguments(["--target_lang", "de", *given])
     assert (data.source_train, run.config, training.learning_rate) == ("a.iob2", None, 1e-5)
 
 
@@ -491,16 +493,16 @@ def test_several_target_texts_are_one_corpus(command: Command, from_file: bool):
         arguments = command.arguments(**changes)
     else:
         arguments = [*command.arguments(target_unlabeled=None), "--target_unlabeled", *paths]
-    data, *_ = run_crossner.parse_arguments(arguments)
-    target = run_crossner.load_corpora(data).target
+    data, *_ = parse_arguments(arguments)
+    target = load_corpora(data).target
     assert data.target_unlabeled == paths and [len(words) for words in target["words"]] == [5, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["source_dev", "source_test", "target_test"])
 def test_the_demo_does_not_swallow_a_given_file(name: str):
-    data = run_crossner.DataArguments(target_lang="de", **{name: "mine.iob2"})
+    data = DataArguments(target_lang="de", **{name: "mine.iob2"})
     with pytest.raises(InputError, match=f"--{name} is given without a corpus"):
-        run_crossner.load_corpora(data)
+        load_corpora(data)
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "newest"])
@@ -520,12 +522,10 @@ def test_markup_in_the_names_of_types_and_files_is_shown(tmp_path: Path, capsys)
     """`[/red]` is an error in the markup of rich, `[bold]` and `:smile:` would vanish."""
     history = [{"epoch": 0, "confidence": 0.5, "spans": {"O": 3, "[/red]": 2, "[bold]LOC:smile:": 1}}]
     metrics = {"pseudo_labels": history, "cost": {"target_stage": {"seconds": 1, "peak_memory_mb": 1}}}
-    data = run_crossner.DataArguments("de")
-    run = SimpleNamespace(main=True, output=tmp_path / "[red]", metrics=metrics, data=data, _part_names=dict)
-    run.output.mkdir()
-    run_crossner.Run.report(run)
+    show_results(metrics, DataArguments("de"))
+    say("results", str(write_metrics(metrics, tmp_path / "[red]")))
     shown = capsys.readouterr().out
-    assert "[/red]" in shown and "[bold]LOC:smile:" in shown and f"{run.output / 'metrics.json'}" in shown
+    assert "[/red]" in shown and "[bold]LOC:smile:" in shown and f"{tmp_path / '[red]' / 'metrics.json'}" in shown
 
 
 def test_a_token_classifier_needs_the_target_stage(command: Command):

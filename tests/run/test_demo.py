@@ -217,7 +217,7 @@ def test_normalisation_survives_saving(encoder: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_a_second_conversion_finds_the_first(encoder: Path, monkeypatch):
     before = {path.name: path.stat().st_mtime_ns for path in encoder.iterdir()}
-    monkeypatch.setattr("glode.run.embedded._save_whole", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr("glode.run.embedded.write_whole", lambda *_: pytest.fail("converted again"))
     assert convert_e5(encoder.parent, [*SENTENCES, *UNRELATED]) == encoder
     assert {path.name: path.stat().st_mtime_ns for path in encoder.iterdir()} == before
     assert [path.name for path in encoder.parent.iterdir()] == [encoder.name]  # no partial directory is left

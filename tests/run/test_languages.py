@@ -11,6 +11,8 @@ from support import ROOT
 
 import run_crossner
 from glode.errors import InputError
+from glode.run.arguments import DataArguments
+from glode.run.corpora import files_by_language, load_corpora
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -69,7 +71,7 @@ def test_one_model_with_scores_thresholds_and_labels_of_each_language(backbone, 
     ],
 )
 def test_whose_files_they_are(values, languages, expected):
-    found = run_crossner.files_by_language("target_test", values, languages)
+    found = files_by_language("target_test", values, languages)
     assert found == expected and list(found) == list(expected)
 
 
@@ -85,13 +87,13 @@ def test_a_language_without_a_file(tmp_path, options, message, kind):
     text = tmp_path / "text.txt"
     text.write_text("Otto wohnt in Kiel .\n")
     options = {name: [value.format(text=text) for value in values] for name, values in options.items()}
-    data = run_crossner.DataArguments("de,es", source_train=str(ROOT / "glode/run/demo/en/dev.iob2"), **options)
+    data = DataArguments("de,es", source_train=str(ROOT / "glode/run/demo/en/dev.iob2"), **options)
     with pytest.raises(InputError) as error:
-        run_crossner.load_corpora(data)
+        load_corpora(data)
     assert message in str(error.value) and kind in str(error.value)
 
 
 @pytest.mark.parametrize(("given", "message"), [("de,fr", "no text in 'fr'"), (",", "expected a language, such as zh")])
 def test_a_language_that_is_not_there(given, message):
     with pytest.raises(InputError, match=message):
-        run_crossner.load_corpora(run_crossner.DataArguments(given))
+        load_corpora(DataArguments(given))

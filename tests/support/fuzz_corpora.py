@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from datasets import Dataset, disable_progress_bars  # noqa: E402
 
 from glode.corpora.files import OPENERS  # noqa: E402
+from glode.corpora.options import ReadingOptions  # noqa: E402
 from glode.corpora.reading import read_corpus  # noqa: E402
 from glode.errors import InputError  # noqa: E402
 
@@ -145,16 +146,17 @@ def main(number: int, seed: int) -> int:
                 file.write(data)
             if packing and rng.random() < 0.3:
                 path.write_bytes(damaged(rng, path.read_bytes()))
-            options = (rng.random() < 0.7, rng.choice(["utf-8", "utf-8", "latin-1", "gbk"]), rng.choice(["strict", "replace"]))
+            labelled = rng.random() < 0.7
+            options = ReadingOptions(rng.choice(["utf-8", "utf-8", "latin-1", "gbk"]), rng.choice(["strict", "replace"]))
             began = time.perf_counter()
             try:
-                check(list(read_corpus(str(path), *options)))
+                check(list(read_corpus(str(path), labelled, options)))
                 outcomes[suffix, "read"] += 1
             except InputError as error:
                 outcomes[suffix, "refused"] += 1
                 assert str(path) in str(error) and "\n" not in str(error), error
             except Exception:
-                print(f"{path.name} {options}: {path.read_bytes()[:2000]!r}")
+                print(f"{path.name} {labelled} {options}: {path.read_bytes()[:2000]!r}")
                 traceback.print_exc()
                 return 1
             slowest = max(slowest, time.perf_counter() - began)

@@ -24,7 +24,7 @@ _SLOT = re.compile(r"\{(PER|LOC|ORG)\}")
 
 def fill(frames: list[str], names: dict[str, list[str]], number: int, rng: random.Random) -> list[tuple[str, list]]:
     """`number` distinct sentences with their entities (start, end, type) in characters; names are used evenly."""
-    decks = {kind: [] for kind in names}
+    decks: dict[str, list[str]] = {kind: [] for kind in names}
 
     def draw(kind: str, taken: set[str]) -> str:
         while True:
@@ -34,10 +34,13 @@ def fill(frames: list[str], names: dict[str, list[str]], number: int, rng: rando
             if name not in taken:
                 return name
 
-    sentences, seen = [], set()
+    sentences: list[tuple[str, list]] = []
+    seen: set[str] = set()
     while len(sentences) < number:
         for frame in rng.sample(frames, len(frames)):
-            text, entities, taken, at = "", [], set(), 0
+            entities: list[tuple[int, int, str]] = []
+            taken: set[str] = set()
+            text, at = "", 0
             for slot in _SLOT.finditer(frame):
                 name = draw(slot[1], taken)
                 taken.add(name)

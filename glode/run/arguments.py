@@ -1,0 +1,292 @@
+"""What a run is told: the arguments of the command line and of `--config` files, and the help on them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from glode.corpora.options import SCHEMES
+from glode.errors import InputError
+from glode.run.embedded import DEMO_BACKBONE
+from glode.run.help import ShowHelp
+from glode.training.arguments import GlodeTrainingArguments
+
+RECIPES = Path(__file__).parent / "recipes"
+RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+DESCRIPTION = (
+    "Trains a named-entity recogniser for a language without labels, from labels in another language. With --target_lang alone "
+    "it takes the embedded demo corpus and the embedded encoder."
+)
+_NOTHING: tuple = ("", "~", "null", "Null", "NULL", [])  # of YAML: the argument keeps its default
+
+
+@dataclass
+class DataArguments:
+    """What is read."""
+
+    target_lang: str = field(
+        metadata={
+            "help": "Language without labels, such as zh; the configuration of a Hub data set. Several make one model: de,es,nl."
+        }
+    )
+    source_lang: str = field(default="en", metadata={"help": "Language with labels."})
+    source_train: str | None = field(
+        default=None,
+        metadata={
+            "help": "Labelled source corpus: columns (tag last), .jsonl or .json (tokens and tags, or text and offsets), "
+            ".parquet, .spacy or a directory of `datasets`; also as .gz, .bz2, .xz or .zst."
+        },
+    )
+    source_dev: str | None = field(
+        default=None,
+        metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."},
+    )
+    source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
+    target_unlabeled: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Target text, one file or several: .txt of sentences or paragraphs, or a labelled corpus, whose tags only "
+            "the report reads. With several target languages: de=FILE es=FILE."
+        },
+    )
+    target_test: list[str] | None = field(
+        default=None,
+        metadata={"help": "Labelled target test set, for the report. With several target languages: de=FILE es=FILE."},
+    )
+    label_map: str | None = field(
+        default=None,
+        metadata={"help": "Renames, merges and drops types of all corpora: FIRST=PER,LAST=PER,MISC=O."},
+    )
+    encoding: str = field(default="utf-8", metadata={"help": "Encoding of the corpora that are not UTF-8, such as latin-1."})
+    encoding_errors: str = field(
+        default="strict",
+        metadata={
+            "help": "What to do where bytes are no text: end with a message, or replace them by U+FFFD and count them.",
+            "choices": ["strict", "replace"],
+        },
+    )
+    token_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the words, where a file does not show it: 1 is the first, -1 the last; or its name."},
+    )
+    tag_column: str | None = field(
+        default=None, metadata={"help": "Column of the tags, the same; in CoNLL-U also a key of the last column, such as NER."}
+    )
+    scheme: str | None = field(
+        default=None, metadata={"help": "Label scheme of the tags, where they do not show it.", "choices": list(SCHEMES)}
+    )
+    text_field: str | None = field(default=None, metadata={"help": "Key of the text in JSON records. Default: text."})
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
+    )
+    max_source_samples: int | None = field(default=None, metadata={"help": "Use only the first source training sentences."})
+    max_target_samples: int | None = field(
+        default=None, metadata={"help": "Use only the first target training sentences of each language."}
+    )
+
+    @property
+    def target_languages(self) -> list[str]:
+        """The languages of `target_lang`."""
+        return list(dict.fromkeys(name.strip() for name in self.target_lang.split(",") if name.strip()))
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    model_name_or_path: str = field(
+        default=DEMO_BACKBONE,
+        metadata={
+            "help": "Encoder: a Hub name or a directory. e5-small is the embedded multilingual-e5-small, trimmed to the corpora."
+        },
+    )
+    max_span_length: int | None = field(
+        default=None, metadata={"help": "L, the longest entity in words. Default: covers 99.5 % of the source's entities."}
+    )
+    max_tokens: int = field(
+        default=256, metadata={"help": "Tokens a window; longer sentences become several overlapping windows."}
+    )
+    dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
+    projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "Attention of the encoder: sdpa, eager, flash_attention_2."}
+    )
+
+
+@dataclass
+class RunArguments:
+    """What is done."""
+
+    config: str | None = field(
+        default=None,
+        metadata={
+            "help": f"YAML file with any of these arguments, or the name of a recipe: {RECIPE_NAMES}. The command line wins."
+        },
+    )
+    stage: str = field(
+        default="all",
+        metadata={
+            "help": "Train the source model, the target model (with --source_model) or both.",
+            "choices": ["all", "source", "target"],
+        },
+    )
+    source_model: str | None = field(default=None, metadata={"help": "Directory of a source model that is there already."})
+    pseudo_labels: str | None = field(
+        default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."}
+    )
+    export_token_classifier: bool = field(
+        default=False,
+        metadata={
+            "help": "Also train a built-in token classifier on the source labels and the refined pseudo labels, for the hosted "
+            "widget and ONNX. Goes to token_classifier/ and, with --push_to_hub, to a repository of its own, ID-tokens."
+        },
+    )
+    token_classifier_epochs: float = field(default=2, metadata={"help": "Epochs of the token classifier's training."})
+    license: str | None = field(default=None, metadata={"help": "The model's license, for its card, as the Hub names it."})
+    widget_examples: list[str] | None = field(
+        default=None, metadata={"help": "Sentences for the card and the widget. Default: some of ours in the target language."}
+    )
+    model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
+
+
+KINDS = (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments)
+TRAINING = (
+    *("num_train_epochs", "source_num_train_epochs", "learning_rate", "head_learning_rate", "lr_scheduler_type"),
+    *("warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("gradient_accumulation_steps", "activation_checkpointing", "bf16", "fp16", "seed", "eval_strategy", "save_strategy"),
+    *("save_total_limit", "load_best_model_at_end", "metric_for_best_model"),
+)
+RUN = (
+    *("config", "stage", "source_model", "pseudo_labels", "output_dir", "resume_from_checkpoint", "model_cache"),
+    *("log_level", "logging_steps", "report_to", "use_cpu"),
+)
+PUBLISHING = (
+    *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_token", "hub_revision", "license"),
+    *("widget_examples", "export_token_classifier", "token_classifier_epochs"),
+)
+
+
+def argument_groups() -> dict[str, list[str]]:
+    """The arguments under each heading of the help, each in one of them; the last group has what every Trainer has."""
+    settings = _names(GlodeTrainingArguments)
+    groups = {
+        "data": _names(DataArguments),
+        "model": _names(ModelArguments),
+        "method": [],
+        "training": list(TRAINING),
+        "run": list(RUN),
+        "publishing": list(PUBLISHING),
+    }
+    named = {name for group in groups.values() for name in group}
+    inherited = {*_names(TrainingArguments)}
+    groups["method"] = [name for name in settings if name not in inherited | named]
+    return groups | {"every Trainer's": [name for name in settings if name in inherited - named]}
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind) if f.init]
+
+
+def make_parser() -> HfArgumentParser:
+    """The parser of the command line, with its help."""
+    parser = HfArgumentParser(
+        KINDS,
+        description=DESCRIPTION,
+        prog="run_crossner.py",
+        usage="%(prog)s --target_lang LANGUAGE [--config NAME|FILE] [OPTION VALUE ...]",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    groups = argument_groups()
+    usual = dict(list(groups.items())[:-1])
+    parser.add_argument("-h", "--help", action=ShowHelp, groups=usual, help="Show this help.")
+    parser.add_argument("--help_all", action=ShowHelp, groups=groups, help="Show what every Trainer has as well.")
+    return parser
+
+
+def parse_arguments(
+    argv: Sequence[str],
+) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
+    """Command line over `--config` file over defaults. Without a corpus of one's own, the recipe of the demo is the file.
+
+    Raises:
+        InputError: the file is missing or is not a flat YAML mapping of known arguments; arguments contradict each other.
+    """
+    parser = make_parser()
+    config = _value_of(argv, "--config")
+    if config is None and not any(_value_of(argv, f"--{name}") for name in ("source_train", "target_unlabeled", "dataset_name")):
+        config = "demo"
+    path = config and recipe_path(config)
+    from_file = _config_arguments(path, {action.dest for action in parser._actions}) if path else []
+    try:
+        data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
+    except ValueError as error:  # what TrainingArguments refuses
+        raise InputError(f"{' '.join(str(error).split())} See --help for the arguments.") from error
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _check(data, model, training, run)
+    return data, model, training, dataclasses.replace(run, config=path)
+
+
+def recipe_path(config: str) -> str:
+    """A `--config` as a path: a file, or the name of a recipe that is shipped, such as small."""
+    shipped = RECIPES / f"{config}.yaml"
+    return str(shipped) if shipped.is_file() and not Path(config).is_file() else config
+
+
+def _value_of(argv: Sequence[str], option: str) -> str | None:
+    """The value of an option, which the parser also takes with dashes for underscores (--source-train)."""
+    for position, part in enumerate(argv):
+        name, equals, value = part.partition("=")
+        if name.replace("-", "_") != option.replace("-", "_"):
+            continue
+        return value if equals else next(iter(argv[position + 1 :]), None)
+    return None
+
+
+def _config_arguments(path: str, known: set[str]) -> list[str]:
+    """The arguments of a configuration, as on a command line. Values are text as it stands there: `no` is Norwegian.
+
+    Raises:
+        InputError: see `parse_arguments`.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start} ({error.reason}). Convert it to UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}. Correct it.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected `argument: value` lines.")
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{path}: unknown argument {unknown[0]!r}. See --help.")
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value not in _NOTHING}
+    return [part for name, value in lists.items() for part in (f"--{name}", *map(str, value))]
+
+
+def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingArguments, run: RunArguments) -> None:
+    """What can be told from the arguments alone.
+
+    Raises:
+        InputError: a number is out of range, or arguments contradict each other.
+    """
+    numbers = {"max_source_samples": data.max_source_samples, "max_target_samples": data.max_target_samples}
+    for name, value in {**numbers, "max_span_length": model.max_span_length}.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: expected a number from 1 on.")
+    if model.max_tokens < 8:
+        raise InputError(f"--max_tokens {model.max_tokens}: expected a number from 8 on.")
+    if (wanted := training.resume_from_checkpoint) and wanted != "auto":
+        stages = Path(training.output_dir, "source_checkpoints"), Path(training.output_dir, "target_checkpoints")
+        if not Path(wanted).is_dir() or Path(wanted).resolve().parent not in [stage.resolve() for stage in stages]:
+            raise InputError(
+                f"--resume_from_checkpoint {wanted}: no checkpoint of --output_dir {training.output_dir}. Give auto."
+            )
+    if run.export_token_classifier and run.stage == "source":
+        raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")

@@ -1,0 +1,73 @@
+"""The encoder that a run starts from."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from glode.errors import InputError
+from glode.run.arguments import ModelArguments
+from glode.run.corpora import Corpora
+from glode.run.embedded import DEMO_BACKBONE, convert_e5
+from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, join_unspaced
+
+
+def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tuple[str, PreTrainedTokenizerBase]:
+    """Path and tokenizer of the encoder.
+
+    Raises:
+        InputError: it cannot be loaded, or its tokenizer is not a fast one.
+    """
+    path = arguments.model_name_or_path
+    if path == DEMO_BACKBONE:
+        parts = [corpora.source, corpora.dev, corpora.target]
+        texts = (" ".join(join_unspaced(words)[0]) for part in parts for words in part["words"])
+        try:
+            path = str(convert_e5(Path(cache).expanduser(), texts))
+        except OSError as error:
+            raise InputError(f"--model_cache {cache} cannot be written ({error.strerror}). Choose another directory.") from error
+    try:
+        AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise _backbone_error(path, error) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"backbone {path!r} has no fast tokenizer, and word alignment needs one. Use one with a tokenizer.json.")
+    if tokenizer.mask_token_id is None:
+        raise InputError(f"backbone {path!r} has no mask token. Use an encoder that was trained as a masked language model.")
+    return path, tokenizer
+
+
+def _backbone_error(path: str, error: Exception) -> InputError:
+    return InputError(
+        f"backbone {path!r} cannot be loaded: {' '.join(str(error).split())[:200]} Check the name, the connection to the Hub "
+        "(HF_ENDPOINT, HF_TOKEN), or give a local directory."
+    )
+
+
+def glode_config(arguments: ModelArguments, path: str, tokenizer, labels: list[str], max_span_length: int) -> GlodeConfig:
+    """The configuration of a fresh model on a backbone, with the wanted dropout in the encoder."""
+    encoder = AutoConfig.from_pretrained(path)
+    for name, value in encoder.to_dict().items():
+        if "drop" in name and isinstance(value, (int, float)) and not isinstance(value, bool) and "classifier" not in name:
+            setattr(encoder, name, arguments.dropout)
+    return GlodeConfig(
+        encoder,
+        max_span_length=max_span_length,
+        max_tokens=encoder_capacity(tokenizer, encoder, arguments.max_tokens),
+        projection_size=arguments.projection_size,
+        head_dropout=arguments.dropout,
+        id2label=dict(enumerate(labels)),
+    )
+
+
+def fresh_model(path: str, config: GlodeConfig, attn_implementation: str) -> GlodeModel:
+    """A model on the encoder's pretrained weights; everything else is drawn from torch's random state.
+
+    Raises:
+        InputError: the weights are not there or damaged, or the encoder has no such attention.
+    """
+    try:
+        return GlodeModel.from_encoder(path, config, attn_implementation=attn_implementation)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise _backbone_error(path, error) from error

@@ -1,0 +1,196 @@
+"""The corpora of a run: files, a data set on the Hub, or the embedded demo."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+from transformers.utils import logging
+
+from glode.corpora.hub import load_hub_corpus
+from glode.corpora.labels import map_types, types_of
+from glode.corpora.memory import from_memory
+from glode.corpora.options import ReadingOptions
+from glode.corpora.reading import load_corpus
+from glode.errors import InputError
+from glode.run.arguments import DataArguments
+from glode.run.embedded import DEMO_DIRECTORY, demo_languages
+
+logger = logging.get_logger("glode")
+
+
+@dataclass
+class Corpora:
+    """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only.
+
+    Several target languages lie one after the other in `target` and `target_test`; `rows` has the sentences of each.
+    """
+
+    source: Dataset
+    dev: Dataset
+    source_test: Dataset | None
+    target: Dataset
+    target_test: Dataset | None
+    rows: dict[str, dict[str, range]]
+
+    def present(self) -> dict[str, Dataset]:
+        """The corpora that there are, by name."""
+        named = {name: getattr(self, name) for name in ("source", "dev", "source_test", "target", "target_test")}
+        return {name: corpus for name, corpus in named.items() if corpus is not None}
+
+    def by_language(self, name: str) -> dict[str, range]:
+        """The sentences of each target language in a corpus, empty where there are not several languages."""
+        return self.rows.get(name, {}) if len(self.rows["target"]) > 1 else {}
+
+
+def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = None) -> Corpora:
+    """Read all corpora.
+
+    Args:
+        memory: what is no file: name -> data, see `from_memory`; a corpus argument of that name stands for them.
+    Raises:
+        InputError: something is missing, broken, or not enough for a run.
+    """
+    data, languages = dataclasses.replace(arguments), arguments.target_languages
+    if not languages:
+        raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
+    names = ("encoding", "encoding_errors", "token_column", "tag_column", "scheme", "text_field")
+    options = ReadingOptions(**{name: getattr(data, name) for name in names})
+    if data.dataset_name:
+        source = load_hub_corpus(data.dataset_name, data.source_lang, options)
+        targets = {language: load_hub_corpus(data.dataset_name, language, options) for language in languages}
+        for language, corpus in {data.source_lang: source, **targets}.items():
+            if "train" not in corpus:
+                raise InputError(f"data set {data.dataset_name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
+        source, dev, source_test = source["train"], source.get("validation"), source.get("test")
+        target = {language: corpus["train"] for language, corpus in targets.items()}
+        target_test = {language: corpus["test"] for language, corpus in targets.items() if "test" in corpus}
+    else:
+        if not data.source_train and not data.target_unlabeled:
+            _use_demo(data)
+        for name in ("source_train", "target_unlabeled"):
+            if not getattr(data, name):
+                raise InputError(
+                    f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none of them "
+                    "for the demo."
+                )
+        read = partial(_read, options=options, memory=memory or {})
+        paths = (data.source_train, data.source_dev, data.source_test)
+        source, dev, source_test = (read(path, True) if path else None for path in paths)
+        target, target_test = (
+            {
+                language: concatenate_datasets([read(path, labelled) for path in files])
+                for language, files in files_by_language(name, getattr(data, name), languages).items()
+            }
+            for name, labelled in (("target_unlabeled", False), ("target_test", True))
+        )
+        if missing := [language for language in languages if language not in target]:
+            raise InputError(f"--target_unlabeled has no text in {missing[0]!r}. Give --target_unlabeled {missing[0]}=FILE too.")
+    if data.max_source_samples:
+        source = source.select(range(min(data.max_source_samples, len(source))))
+    if data.max_target_samples:
+        target = {name: part.select(range(min(data.max_target_samples, len(part)))) for name, part in target.items()}
+    rows = {"target": rows_of(target), "target_test": rows_of(target_test)}
+    joined_test = concatenate_datasets(list(target_test.values())) if target_test else None
+    corpora = Corpora(source, dev, source_test, concatenate_datasets(list(target.values())), joined_test, rows)
+    if data.label_map:
+        _map_labels(corpora, data.label_map)
+    if corpora.dev is None:
+        if len(corpora.source) < 2:
+            raise InputError(
+                "--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev."
+            )
+        parts = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
+        corpora.source, corpora.dev = parts["train"], parts["test"]
+        logger.warning(f"No --source_dev: {len(corpora.dev)} source sentences are set aside to choose the checkpoint.")
+    return corpora
+
+
+def _read(path: str, labelled: bool, options: ReadingOptions, memory: Mapping[str, Any]) -> Dataset:
+    """A corpus in a file, or what `memory` has under its name."""
+    if path in memory:
+        return from_memory(memory[path], labelled, options, path)
+    return load_corpus(path, labelled, options)
+
+
+def files_by_language(option: str, values: list[str] | None, languages: list[str]) -> dict[str, list[str]]:
+    """The files of each target language, in the languages' order: FILE, or LANGUAGE=FILE.
+
+    Raises:
+        InputError: it does not say of several languages which one a file is in.
+    """
+    files: dict[str, list[str]] = {}
+    for value in values or []:
+        language, equals, path = value.partition("=")
+        if equals and language in languages:
+            files.setdefault(language, []).append(path)
+        elif len(languages) == 1:
+            files.setdefault(languages[0], []).append(value)
+        else:
+            raise InputError(f"--{option} {value}: in which of {', '.join(languages)}? Give {languages[0]}={value}, for example.")
+    return {language: files[language] for language in languages if language in files}
+
+
+def rows_of(parts: dict[str, Dataset]) -> dict[str, range]:
+    """Where each part lies when they are joined in order."""
+    ends = list(itertools.accumulate(map(len, parts.values()), initial=0))
+    return {name: range(*bounds) for name, bounds in zip(parts, itertools.pairwise(ends), strict=True)}
+
+
+def _use_demo(data: DataArguments) -> None:
+    for name in ("source_dev", "source_test", "target_test"):
+        if getattr(data, name):
+            raise InputError(
+                f"--{name} is given without a corpus to train on. Give --source_train and --target_unlabeled as well."
+            )
+    if missing := [language for language in data.target_languages if language not in demo_languages()]:
+        raise InputError(
+            f"the demo corpus has no text in {missing[0]!r}; it has {', '.join(demo_languages())}. For other languages "
+            "give --source_train and --target_unlabeled, or --dataset_name."
+        )
+    data.source_train, data.source_dev = (str(DEMO_DIRECTORY / "en" / f"{part}.iob2") for part in ("train", "dev"))
+    data.target_unlabeled, data.target_test = (
+        [f"{language}={DEMO_DIRECTORY / language / name}" for language in data.target_languages]
+        for name in ("unlabeled.txt", "test.iob2")
+    )
+
+
+def _map_labels(corpora: Corpora, text: str) -> None:
+    """Apply --label_map to all corpora.
+
+    Raises:
+        InputError: it is not OLD=NEW,OLD=NEW, or no corpus has a type that it names.
+    """
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
+        raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
+    mapping = {old.strip(): new.strip() for old, new in pairs}
+    given = corpora.present()
+    known = set().union(*map(types_of, given.values()))
+    if unknown := sorted(set(mapping) - known):
+        raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
+    for name, corpus in given.items():
+        setattr(corpora, name, map_types(corpus, mapping))
+
+
+def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:
+    """Drop gold entities of types that the source does not have, and say so: they cannot be predicted.
+
+    Raises:
+        InputError: a test set shares no type with the source.
+    """
+    found, known = types_of(corpus), set(types) - {"O"}
+    foreign, missing = sorted(found - known), sorted(known - found)
+    if foreign and len(foreign) == len(found) and name.endswith("test"):
+        raise InputError(
+            f"--{name} has the types {', '.join(foreign)}, the source has {', '.join(sorted(known))}: none is shared. "
+            "Map them with --label_map."
+        )
+    if found and (foreign or missing):
+        differ = [f"{', '.join(names)} only in {where}" for names, where in ((foreign, name), (missing, "the source")) if names]
+        shared = ", ".join(sorted(found & known))
+        logger.warning(f"{name} and the source differ in types ({'; '.join(differ)}): scores are on {shared}.")
+    return map_types(corpus, dict.fromkeys(foreign, "O"))

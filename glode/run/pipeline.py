@@ -1,0 +1,258 @@
+"""The stages of a run: source model, pseudo labels, target model and, where wanted, a token classifier."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, set_seed
+
+from glode.denoising.pseudo_labels import PseudoLabels
+from glode.errors import InputError
+from glode.features.windows import gold_entities, list_lengths, reachable_entities
+from glode.files import write_whole
+from glode.metrics import measure
+from glode.publishing.hub import copy_code
+from glode.publishing.token_classifier import predict_entities, train_token_classifier
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments
+from glode.run.backbone import fresh_model
+from glode.run.preparation import Preparation
+from glode.run.publishing import open_repository_or_go_on, write_run_card
+from glode.run.report import Stopwatch, console, say, show_results, write_metrics
+from glode.run.resuming import checkpoint_of, finished_part
+from glode.training.arguments import GlodeTrainingArguments
+from modeling_glode import GlodeModel
+from trainer_glode import GlodeTrainer
+
+
+class Run(Preparation):
+    """One run: what is common to both stages, and the stages.
+
+    Attributes:
+        predictions: of the model that was scored last: corpus -> the entities of each sentence.
+    """
+
+    def __init__(
+        self,
+        data: DataArguments,
+        model: ModelArguments,
+        training: GlodeTrainingArguments,
+        run: RunArguments,
+        memory: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(data, model, training, run, memory)
+        self.repository = open_repository_or_go_on(self) if training.push_to_hub else None
+        self.predictions: dict[str, list] = {}
+
+    def stages(self) -> GlodeTrainer:
+        """Run the stages that the arguments ask for.
+
+        Returns:
+            The trainer of the last one.
+        Raises:
+            InputError: the target stage alone lacks what it starts from.
+        """
+        if self.run.stage == "target" and not self.run.source_model and not self.run.pseudo_labels:
+            raise InputError("--stage target needs --source_model or --pseudo_labels.")
+        labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
+        trainer = self.trainer(self.fresh_model(), "source") if labels_are_there else self.source_stage()
+        return trainer if self.run.stage == "source" else self.target_stage(self.pseudo_labels(trainer))
+
+    def source_stage(self) -> GlodeTrainer:
+        """Train the source model, or take the one that is there; its scores."""
+        watch = Stopwatch()
+        if directory := self.run.source_model or finished_part(self.training, "source_model"):
+            trainer = self.trainer(self._load_source_model(Path(directory)), "source")
+        else:
+            self.heading("stage 1: source model")
+            trainer = self.trainer(self.fresh_model(), "source")
+            self._train(trainer, "source")
+            with write_whole(self.output / "source_model", owner=self.main) as partial:
+                trainer.save_model(str(partial), _internal_call=True)  # the end of the run pushes it, with its card
+            trainer.accelerator.wait_for_everyone()
+        self.metrics["cost"]["source_stage"] = watch.read()
+        self.metrics["source_model"] = self._scores(trainer)
+        return trainer
+
+    def pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
+        """The source model's soft labels of the target text, or those that are there."""
+        watch = Stopwatch()
+        if path := self.run.pseudo_labels or finished_part(self.training, "pseudo_labels.safetensors"):
+            labels = self._read_pseudo_labels(Path(path), trainer)
+        else:
+            labels = trainer.assign_pseudo_labels(self.target)
+            if self.main:
+                state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
+                with write_whole(self.output / "pseudo_labels.safetensors") as partial:
+                    save_file(state, partial)
+        self.metrics["cost"]["pseudo_labels"] = watch.read()
+        return labels
+
+    def target_stage(self, labels: PseudoLabels) -> GlodeTrainer:
+        """Train the target model on the labels, which are refined meanwhile; its scores."""
+        self.heading("stage 2: target model")
+        watch = Stopwatch()
+        trainer = self.trainer(self.fresh_model(), "target", labels)
+        self._train(trainer, "target")
+        trainer.save_model(str(self.output), _internal_call=True)  # the end of the run pushes it, with its card
+        self.metrics["cost"]["target_stage"] = watch.read()
+        self.metrics["target_model"] = self._scores(trainer)
+        self.metrics["pseudo_labels"] = trainer.denoising_callback.history
+        if self.run.export_token_classifier:
+            self.token_classifier(trainer)
+        return trainer
+
+    def token_classifier(self, teacher: GlodeTrainer) -> None:
+        """Train the built-in token classifier beside the target model, and score it as its users will call it."""
+        self.heading("token classifier")
+        watch = Stopwatch()
+        directory, epochs = self.output / "token_checkpoints", self.run.token_classifier_epochs
+        arguments = self._arguments(output_dir=str(directory), num_train_epochs=epochs, push_to_hub=False)
+        data = (self.corpora.source, self.corpora.dev, self.corpora.target)
+        entities = teacher.pseudo_entities(len(self.corpora.target))
+        trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
+        directory = self.output / "token_classifier"
+        with write_whole(directory, owner=self.main) as partial:
+            trainer.save_model(str(partial))
+        trainer.accelerator.wait_for_everyone()
+        self.metrics["cost"]["token_classifier"] = watch.read()
+        scores = self.metrics["token_classifier"] = {}
+        for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
+            if corpus is not None:
+                found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
+                scores |= self._score(name, corpus, self.features(corpus), found)
+
+    def report(self) -> None:
+        """The results as metrics.json and as tables on the terminal."""
+        if self.main:
+            path = write_metrics(self.metrics, self.output)
+            show_results(self.metrics, self.data)
+            say("model", str(self.model_directory))
+            say("results", str(path))
+
+    # ---------------------------------------------------------------------------------------------------- models, trainers
+
+    def fresh_model(self) -> GlodeModel:
+        """The same initial model for both stages and on all processes."""
+        set_seed(self.training.seed)
+        return fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
+
+    def trainer(self, model: GlodeModel, stage: str, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
+        """The trainer of a stage, "source" or, with pseudo labels, "target"."""
+        epochs = self.training.num_train_epochs
+        if stage == "source" and self.training.source_num_train_epochs is not None:
+            epochs = self.training.source_num_train_epochs
+        directory = self.output / f"{stage}_checkpoints"
+        pushes = self.repository is not None and stage == self.last_stage and self.training.hub_strategy != "end"
+        if pushes and self.main:
+            copy_code(directory)  # a push in the middle of training must be loadable
+            write_run_card(self, directory)
+        arguments = self._arguments(
+            output_dir=str(directory), num_train_epochs=epochs, push_to_hub=pushes, hub_model_id=self.repository
+        )
+        references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
+        return GlodeTrainer(
+            model,
+            arguments,
+            self.tokenizer,
+            source=self.source,
+            target=self.target,
+            dev=self.dev,
+            dev_references=gold_entities(self.corpora.dev),
+            pseudo_labels=pseudo_labels,
+            target_references=references,
+            languages=self.corpora.by_language("target"),
+        )
+
+    def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
+        return dataclasses.replace(self.training, **changes)
+
+    def _train(self, trainer: GlodeTrainer, stage: str) -> None:
+        """Train a stage, from its newest checkpoint where the run is resumed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
+        """
+        checkpoint = checkpoint_of(self.training, stage, self.length, self.labels)
+        if checkpoint and self.main:
+            console.print(f"goes on from {checkpoint}")
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        if trainer.interrupt.interrupted:
+            raise KeyboardInterrupt
+
+    def _load_source_model(self, directory: Path) -> GlodeModel:
+        """A source model that was trained before.
+
+        Raises:
+            InputError: it cannot be loaded, or is none of this run's backbone, types and span length.
+        """
+        try:
+            model = GlodeModel.from_pretrained(directory)
+            tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)  # else asks whether to run code
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(
+                f"--source_model {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
+                "that run_crossner.py has written."
+            ) from error
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError(
+                f"--source_model {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
+            )
+        found = (model.config.max_span_length, list(model.config.id2label.values()))
+        if found != (self.length, self.labels):
+            raise InputError(
+                f"--source_model {directory} has L = {found[0]} and types {found[1]}; this run needs "
+                f"L = {self.length} and {self.labels}. Give --max_span_length {found[0]}, or a model of these types."
+            )
+        return model
+
+    def _read_pseudo_labels(self, path: Path, trainer: GlodeTrainer) -> PseudoLabels:
+        """Pseudo labels that were written before.
+
+        Raises:
+            InputError: the file is missing or broken, or of another text, span length or set of types.
+        """
+        if not path.is_file():
+            raise InputError(f"--pseudo_labels {path} is not there. Check the path.")
+        try:
+            state = load_file(path)
+            offsets, probabilities = state["offsets"], state["probabilities"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"--pseudo_labels {path}: not a file of pseudo labels ({error}). Give a pseudo_labels.safetensors."
+            ) from error
+        labels = trainer.empty_pseudo_labels(self.target)
+        same_windows = torch.equal(offsets.to(labels.offsets.device), labels.offsets)
+        if not same_windows or probabilities.shape != labels.probabilities.shape:
+            raise InputError(
+                f"--pseudo_labels {path} was made for another target text, span length or set of types. Make it new."
+            )
+        labels.probabilities.copy_(probabilities)
+        return labels
+
+    # ------------------------------------------------------------------------------------------------------------- scores
+
+    def _scores(self, trainer: GlodeTrainer) -> dict[str, dict]:
+        """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}; with several
+        target languages also "test_de" and so on."""
+        corpora = {"dev": self.corpora.dev, "source_test": self.corpora.source_test, "test": self.corpora.target_test}
+        scores: dict[str, dict] = {}
+        for name, corpus in corpora.items():
+            if corpus is not None:
+                windows = self.features(corpus)
+                found = self.predictions[name] = trainer.predict_entities(windows, len(corpus))
+                scores |= self._score(name, corpus, windows, found)
+        return scores
+
+    def _score(self, name: str, corpus: Dataset, windows: Dataset, found: list) -> dict[str, dict]:
+        """Both protocols' scores, on the types that the corpus has; of each target language too, where there are several."""
+        gold, reachable = gold_entities(corpus), reachable_entities(corpus, windows, self.length)
+        parts = {name: slice(None)}
+        if name == "test":
+            rows = self.corpora.by_language("target_test").items()
+            parts |= {f"test_{language}": slice(part.start, part.stop) for language, part in rows}
+        return {part: measure(gold[at], found[at], reachable[at]) for part, at in parts.items()}

@@ -1,0 +1,125 @@
+"""A run before anything is trained: everything is read, checked and tokenised."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from glode.corpora.labels import label_names
+from glode.features.windows import build_features, choose_span_length, unreachable_share
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments
+from glode.run.backbone import glode_config, load_backbone
+from glode.run.corpora import load_corpora, restrict_to
+from glode.run.report import console, say, show_corpora, summarize_corpora
+from glode.run.resuming import check_writable
+from glode.training.arguments import GlodeTrainingArguments
+
+UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
+
+
+class Preparation:
+    """What all stages of a run share.
+
+    Args:
+        memory: corpora that are no files, see `load_corpora`.
+    Attributes:
+        corpora: see `Corpora`; entities of types that the source lacks are dropped from the target's.
+        path, tokenizer: of the backbone.
+        labels: "O" and the types.
+        length: L.
+        config: of a fresh model.
+        source, dev, target: their windows; the target's without entities, whatever the corpus has.
+        metrics: what goes to metrics.json.
+        repository: where a checkpoint is pushed to, None for nowhere.
+        main: whether this process speaks and writes.
+    Raises:
+        InputError: something in the input is wrong.
+    """
+
+    def __init__(
+        self,
+        data: DataArguments,
+        model: ModelArguments,
+        training: GlodeTrainingArguments,
+        run: RunArguments,
+        memory: Mapping[str, Any] | None = None,
+    ):
+        self.data, self.model_arguments, self.training, self.run = data, model, training, run
+        self.output = Path(training.output_dir)
+        self.main = training.process_index == 0
+        self.repository: str | None = None
+        check_writable(self.output)
+        with training.main_process_first(desc="reading the corpora"):
+            self.corpora = load_corpora(data, memory)
+            self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
+        self._say_what()
+        summaries = summarize_corpora(self.corpora) if self.main else {}
+        if self.main:
+            show_corpora(summaries)
+        label_names(self.corpora.source)  # an entity in the development set alone is not enough
+        self.labels = label_names(self.corpora.source, self.corpora.dev)
+        self.last_stage = "source" if run.stage == "source" else "target"
+        self.length = model.max_span_length or self._choose_length()
+        for name in ("target", "source_test", "target_test"):
+            if (corpus := getattr(self.corpora, name)) is not None:
+                setattr(self.corpora, name, restrict_to(corpus, self.labels, name))
+        self.config = glode_config(model, self.path, self.tokenizer, self.labels, self.length)
+        with training.main_process_first(desc="tokenising"):
+            self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
+            self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
+        self.metrics: dict[str, Any] = {
+            "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
+            "corpora": summaries,
+            "labels": self.labels,
+            "max_span_length": self.length,
+            "unreachable": self._unreachable(),
+            "cost": {},
+        }
+
+    @property
+    def model_directory(self) -> Path:
+        """Where the run's last model goes."""
+        return self.output if self.last_stage == "target" else self.output / "source_model"
+
+    def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
+        """A corpus' windows, see `build_features`."""
+        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
+
+    def _say_what(self) -> None:
+        """The first lines of a run: what it takes, and how to give it one's own."""
+        if not self.main:
+            return
+        data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
+        files = " + ".join([data.source_train or "", *(data.target_unlabeled or [])])
+        corpus = "embedded demo" if demo else data.dataset_name or files
+        labelled, plain = len(self.corpora.source), len(self.corpora.target)
+        sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
+        say("corpus", f"{corpus}: {sizes}")
+        say("backbone", self.path)
+        config = self.run.config or "defaults, which are those of the paper"
+        say("settings", f"{config}; results go to {self.output}")
+        if demo:
+            say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
+            say("", "--model_name_or_path for the backbone; --help explains all arguments")
+
+    def _choose_length(self) -> int:
+        length = choose_span_length(self.corpora.source)
+        # A piece of a script without spaces is shorter than a word of the source.
+        unspaced = any(language.split("-")[0] in UNSPACED_LANGUAGES for language in self.data.target_languages)
+        return max(length, 8) if unspaced else length
+
+    def _unreachable(self) -> dict[str, float]:
+        """The share of the gold entities of the source and of the target test set that the grid cannot hold."""
+        shares = {"source": unreachable_share(self.corpora.source, self.source, self.length)}
+        if (test := self.corpora.target_test) is not None:
+            shares["target test"] = unreachable_share(test, self.features(test), self.length)
+        if self.main:
+            text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
+            say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
+        return shares
+
+    def heading(self, text: str) -> None:
+        """A line across the terminal."""
+        if self.main:
+            console.rule(text)

@@ -1,0 +1,122 @@
+"""What a run tells: lines and tables on the terminal, metrics.json."""
+
+import json
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from glode.corpora.labels import count_repeated, summarize
+from glode.files import write_whole
+from glode.run.arguments import DataArguments
+from glode.run.corpora import Corpora
+
+console = Console(soft_wrap=True, markup=False, emoji=False)  # names of types and files are shown as they are
+
+# The corpus whose sentences a development or test set must not repeat.
+TRAINING_SETS = {"dev": "source", "source_test": "source", "target_test": "target"}
+
+
+def say(name: str, text: str) -> None:
+    """A line of the terminal, under a name."""
+    console.print(Text(f"{name:<9}", "bold"), text)
+
+
+class Stopwatch:
+    """Seconds since it was made, and the process' peak memory so far."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        reading = {"seconds": round(time.perf_counter() - self.start, 1), "peak_memory_mb": round(memory)}
+        if torch.cuda.is_available():
+            reading["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        return reading
+
+
+def part_names(data: DataArguments) -> dict[str, str]:
+    """How the corpora that are scored are called in tables."""
+    languages = {f"test_{language}": f"{language} test" for language in data.target_languages}
+    test = {"test": f"{' + '.join(data.target_languages)} test"}
+    return {"dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"} | test | languages
+
+
+def summarize_corpora(corpora: Corpora) -> dict[str, dict]:
+    """What each corpus holds, see `summarize`; `repeated` counts the sentences that training has seen."""
+    parts: dict[str, Dataset] = {}
+    for name, corpus in corpora.present().items():
+        languages = corpora.by_language(name).items()
+        parts |= {f"{name} {language}": corpus.select(rows) for language, rows in languages} or {name: corpus}
+    summaries = {name: summarize(corpus) for name, corpus in parts.items()}
+    for name, summary in summaries.items():
+        kind, *language = name.split()
+        if kind in TRAINING_SETS:
+            summary["repeated"] = count_repeated(parts[name], parts[" ".join([TRAINING_SETS[kind], *language])])
+    return summaries
+
+
+def show_corpora(summaries: Mapping[str, dict]) -> None:
+    """The corpora as a table, and what was done to their words and tags."""
+    table = Table(box=None, caption="longest: sentence / entity, in words; seen: sentences that are in the training text too")
+    for column in ("corpus", "format", "sentences", "words", "longest", "seen", "entities"):
+        table.add_column(column, justify="left" if column in ("corpus", "format", "entities") else "right")
+    for name, summary in summaries.items():
+        longest = f"{summary['longest_sentence']} / {summary['longest_entity']}"
+        numbers = map(str, (summary["sentences"], summary["words"], longest, summary.get("repeated", "")))
+        entities = ", ".join(f"{label} {count}" for label, count in summary["entities"].items())
+        table.add_row(name, summary["format"], *numbers, entities)
+    console.print(table)
+    for name, summary in summaries.items():
+        for note, count in summary["notes"].items():
+            say("noted", f"{name}: {count} {note}")
+
+
+def write_metrics(metrics: Mapping, output: Path) -> Path:
+    """metrics.json, whole or not at all."""
+    path = output / "metrics.json"
+    with write_whole(path) as partial:
+        partial.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def show_results(metrics: Mapping, data: DataArguments) -> None:
+    """The scores, the pseudo labels by epoch, and what it cost."""
+    console.print(_score_table(metrics, data))
+    if history := metrics.get("pseudo_labels", []):
+        console.print(_pseudo_label_table(history))
+    costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in metrics["cost"].items())
+    console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in metrics['cost'].values())} MB")
+
+
+def _score_table(metrics: Mapping, data: DataArguments) -> Table:
+    table = Table(title=f"entity scores, {data.source_lang} -> {data.target_lang}")
+    for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
+        table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
+    names = part_names(data)
+    for model in ("source_model", "target_model", "token_classifier"):
+        for corpus, scores in metrics.get(model, {}).items():
+            strict = scores["strict"]
+            cells = [f"{value:.1f}" for value in (strict["precision"], strict["recall"], strict["f1"], scores["paper"]["f1"])]
+            table.add_row(model.replace("_", " "), names[corpus], *cells)
+    return table
+
+
+def _pseudo_label_table(history: list[dict]) -> Table:
+    table = Table(title="pseudo labels by epoch")
+    languages = ["language"] if "languages" in history[0] else []
+    f1 = ["F1"] if "f1" in history[0] else []
+    for column in ("epoch", *languages, "mean confidence", *history[0]["spans"], *f1):
+        table.add_column(column, justify="right")
+    for entry in history:
+        for language, report in {"all": entry, **entry.get("languages", {})}.items():
+            cells = [str(entry["epoch"]), *([language] if languages else []), f"{report['confidence']:.4f}"]
+            table.add_row(*cells, *map(str, report["spans"].values()), *([f"{report['f1']:.1f}"] if f1 else []))
+    return table
