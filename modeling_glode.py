@@ -538,6 +538,7 @@ PRETRAINED_HEADS = (
     HeadLayout("vocab_transform", "vocab_layer_norm", "vocab_projector", "", "activation"),  # DistilBERT
     HeadLayout("head.dense", "head.norm", "decoder", "", "classifier_activation"),  # ModernBERT
     HeadLayout("", "", "pred_layer.proj"),  # XLM, FlauBERT
+    HeadLayout("", "", "lm_head"),  # EuroBERT
 )
 
 
@@ -579,6 +580,8 @@ def _pretrained_head(model: PreTrainedModel, missing: set[str]) -> tuple[dict, M
     if layout is None:
         return None
     decoder, embeddings = modules[layout.decoder], model.get_input_embeddings().weight
+    if not layout.dense and not isinstance(decoder, nn.Linear):
+        return None
     matrix = getattr(decoder, "weight", embeddings)
     if f"{layout.decoder}.weight" in missing and matrix.shape == embeddings.shape:  # LUKE, saved as tied and read as untied
         decoder.weight = matrix = model.get_input_embeddings().weight
@@ -619,27 +622,27 @@ def _quiet() -> Iterator[None]:
 
 
 def _build_encoder(config: PretrainedConfig) -> PreTrainedModel:
-    """An encoder with random weights, with eager attention where it does not know the one that is asked for."""
+    """An encoder with random weights, with an attention of its own choice where it does not know the one that is asked for."""
     wanted = config._attn_implementation
     try:
         return AutoModel.from_config(config)
     except ValueError:
         if wanted in (None, "eager"):
             raise
-        config._attn_implementation = "eager"
+        config._attn_implementation = None
         encoder = AutoModel.from_config(config)
     logger.warning_once(
-        f"{type(encoder).__name__} does not know {wanted} attention and computes its own (eager), which is slower."
+        f"{type(encoder).__name__} does not know {wanted} attention; it computes {encoder.config._attn_implementation}."
     )
     return encoder
 
 
 def _bare(encoder: PreTrainedModel) -> PreTrainedModel:
-    """The encoder of an encoder-decoder; without the pooler, which is never used: so no parameter stays without a gradient."""
+    """The encoder of an encoder-decoder; without the pooler's weights, which are never used and would stay without a gradient."""
     if encoder.config.is_encoder_decoder:
         encoder = encoder.get_encoder()
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        encoder.pooler = nn.Identity()
     return encoder
 
 
