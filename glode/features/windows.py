@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_glode import encode_words, in_words, resolve, span_grid
 
-_VERSION = 3  # of the features in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 4  # of the features in the cache of `datasets`, which does not notice when the code here changes
 
 
 def choose_span_length(corpus: Dataset, cover: float = 0.995) -> int:
