@@ -11,7 +11,7 @@ from glode.features.predictions import merge_windows  # noqa: F401
 from glode.features.reach import choose_span_length, gold_entities, in_units, reachable_entities, unreachable_share  # noqa: F401
 from modeling_glode import encode_words
 
-_VERSION = 3  # of the features in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 4  # of the features in the cache of `datasets`, which does not notice when the code here changes
 
 
 def build_features(
