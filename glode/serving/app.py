@@ -61,7 +61,8 @@ def tag(ner: GlodePipeline, text: str, threshold: float, nested: bool) -> tuple[
         `COLUMNS` for every entity.
     """
     entities = ner(text or "", threshold=threshold, nested=nested)
-    pieces, at = [], 0
+    pieces: list[tuple[str, str | None]] = []
+    at = 0
     for entity in sorted(entities, key=lambda e: (e["start"], -e["end"])):
         if entity["start"] < at:
             continue  # lies within the one before; the table has it
