@@ -95,7 +95,7 @@ def whole_records(path: Path, form: str) -> tuple[int, int, bytes]:
                     break  # not written by us: its records go on in the next member
                 number, size, last = number + len(records), end, (records or [last])[-1]
         except READ_ERRORS as error:
-            raise InputError(f"--resume: {path} is not packed as its name says ({error}). Take it away.") from error
+            raise InputError(f"--resume: {path} cannot be unpacked ({error}). Take it away.") from error
     return number, size, last
 
 

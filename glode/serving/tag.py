@@ -32,7 +32,7 @@ from modeling_glode import GlodeModel
 
 BUFFER = 2**18  # characters that are tagged together: windows of equal length share a batch
 SUFFIXES_OF_JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx")
+SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, UTF-8 cannot
 
 
@@ -88,6 +88,8 @@ class TagArguments:
             raise InputError("--threshold nan: expected a number, the least score of an entity.")
         if self.resume and self.output == "-":
             raise InputError("--resume needs a file: give --output.")
+        if Path(self.output).suffix.lower() in (".zip", ".7z", ".lz4", ".tgz", ".tar"):
+            raise InputError(f"--output {self.output} would not be packed. Name it .gz, .bz2, .xz or .zst.")
         self._check_input()
 
     def _check_input(self) -> None:

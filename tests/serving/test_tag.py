@@ -89,7 +89,7 @@ def test_a_packed_file_of_another_hand_is_gone_on_with_or_refused(directory, sou
         tag(directory, source, target, "--resume")
         assert gzip.decompress(target.read_bytes()) == whole.read_bytes()
     target.write_bytes(b"no gzip at all")
-    with pytest.raises(InputError, match="is not packed as its name says"):
+    with pytest.raises(InputError, match="cannot be unpacked "):
         tag(directory, source, target, "--resume")
     assert target.read_bytes() == b"no gzip at all"
 
@@ -145,8 +145,9 @@ def test_the_field_is_text_where_the_suffix_says_json_lines(directory, ner, tmp_
 def test_half_a_character_of_json_is_replaced_only_where_asked_for(directory, tmp_path, capsys):
     source, target = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     source.write_text('{"text": "Oslo \\ud83d Kiel \\ud83d\\ude00", "more": "\\udfff"}\n')
-    with pytest.raises(InputError, match="line 1: 1 halves of characters"):
+    with pytest.raises(InputError, match=", line 1: 1 halves of characters ") as refused:
         tag(directory, source, target)
+    assert " halves of characters (" in str(refused.value)
     target.unlink()
     tag(directory, source, target, "--encoding_errors", "replace")
     (record,) = records(target)
@@ -157,11 +158,11 @@ def test_half_a_character_of_json_is_replaced_only_where_asked_for(directory, tm
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Oslo", "line 2: no JSON (Expecting value: line 1 column 1 (char 0)). Lines of plain text belong into a .txt file."),
-        ('["Oslo"]', "line 2: expected an object with a string 'text', found list. Name the text by --text_field."),
-        ('{"id": 1, "body": "Oslo"}', "line 2: expected an object with a string 'text', found 'id', 'body'. Name the text by"),
-        ('{"text": 3}', "line 2: expected an object with a string 'text', found 'text'. Name the text by --text_field."),
-        ('{"text": "Oslo", "entities": []}', "line 2: the object has 'entities' already, which would be lost. Rename that field"),
+        ("Oslo", "). Lines of plain text belong into a .txt file."),
+        ('["Oslo"]', "'text', found list. Name the text by --text_field."),
+        ('{"id": 1, "body": "Oslo"}', "'text', found 'id', 'body'. Name the text by --text_field."),
+        ('{"text": 3}', ": expected an object with a string "),
+        ('{"text": "Oslo", "entities": []}', ": the object has 'entities' already, which would be lost. Rename that field"),
     ],
 )
 def test_a_line_that_is_not_the_json_it_should_be(directory, tmp_path, line: str, message: str):
@@ -169,10 +170,10 @@ def test_a_line_that_is_not_the_json_it_should_be(directory, tmp_path, line: str
     source.write_text('{"text": "Kiel"}\n' + line + "\n")
     with pytest.raises(InputError) as error:
         tag(directory, source, tmp_path / "b.jsonl")
-    assert f"{source}, {message}" in str(error.value)
+    assert str(error.value).startswith(f"{source}, line 2: ") and message in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".csv", ".tsv.gz", ".conll", ".PDF"])
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".tsv.gz", ".conll", ".PDF", ".zip"])
 def test_what_is_no_text_is_not_taken_for_text(directory, tmp_path, suffix: str):
     source = tmp_path / f"corpus{suffix}"
     source.write_bytes(b"Oslo\n")
@@ -201,6 +202,7 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
     assert "expected at least 1 window at a time" in message(*usual, "--batch_size", "0")
     assert "--resume needs a file: give --output" in message("--model", directory, "--resume")
     assert "--encoding needs a file: give --input" in message("--model", directory, "--encoding", "latin-1")
+    assert " would not be packed. Name it" in message("--model", directory, "--input", source, "--output", "out.zip")
     assert "--threshold nan: expected a number" in message(*usual, "--threshold", "nan")
     assert f"--input {tmp_path} is no file" in message("--model", directory, "--input", tmp_path)
     assert f": there is no directory {missing}. Make it" in message(*usual[:4], "--output", missing / "out.jsonl")
@@ -210,7 +212,9 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
     assert "Give a model that run_crossner.py has trained" in error
     target.write_text('{"text": "another", "entities": []}\n')
     assert f"--output {target} is there already. Go on" in message(*usual)
-    assert f"--resume: record 1 of {target} is not that of text 1 of {source}. Take it away." == message(*usual, "--resume")
+    error = message(*usual, "--resume")
+    assert error == f"--resume: record 1 of {target} is not that of text 1 of {source}. Take it away."
+    assert " is not that of text " in error
     assert "is the input. Name another file" in message("--model", directory, "--input", source, "--output", source, "--resume")
     assert target.read_text().startswith('{"text": "another"')
     source.write_bytes(b"Oslo\nBern \xff\xfe Kiel\n")
