@@ -1,4 +1,4 @@
-"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. Run by hand, from the
+"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. Run by hand in the
 repository: it needs a browser (Debian: apt install chromium) and a trained model.
 
     pip install playwright
