@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise, starmap
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -353,6 +354,10 @@ def shifted(values: Tensor, length: int) -> Tensor:
     return F.pad(values, (0, 0, 0, length - 1)).unfold(1, length, 1).transpose(2, 3)
 
 
+class _BlockLinear(nn.Linear):
+    """Weights that are read by blocks and never applied as a whole; `quantize_dynamic` and the like swap `nn.Linear` alone."""
+
+
 class SpanLinear(nn.Module):
     """A linear map of z = [h_first ; h_last ; length embedding ; summed shape embeddings] for every span of the grid.
 
@@ -364,7 +369,7 @@ class SpanLinear(nn.Module):
     def __init__(self, hidden_size: int, length_size: int, shape_size: int, out_features: int):
         super().__init__()
         self.blocks = (hidden_size, hidden_size, length_size, shape_size)
-        self.linear = nn.Linear(sum(self.blocks), out_features)
+        self.linear = _BlockLinear(sum(self.blocks), out_features)
 
     def forward(self, first: Tensor, last: Tensor, length: Tensor, shape: Tensor, word_shapes: Tensor) -> Tensor:
         """
@@ -389,6 +394,19 @@ class SpanLinear(nn.Module):
 
 # Every saved configuration says which pipeline serves the model.
 _CUSTOM_PIPELINES = {"token-classification": {"impl": "modeling_glode.GlodePipeline", "pt": ["AutoModel"], "type": "text"}}
+
+
+class _Tasks(dict):
+    """Pipelines by task, with "ner" as another name of "token-classification". As a second key it would keep `pipeline()` from
+    telling the task by itself where only a model is given."""
+
+    def __contains__(self, task: object) -> bool:
+        return super().__contains__("token-classification" if task == "ner" else task)
+
+    def __missing__(self, task: str) -> dict:
+        if task != "ner":
+            raise KeyError(task)
+        return self["token-classification"]
 
 
 class GlodeConfig(PretrainedConfig):
@@ -438,7 +456,7 @@ class GlodeConfig(PretrainedConfig):
         self.mlm_head = mlm_head
         id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
-        kwargs.setdefault("custom_pipelines", _CUSTOM_PIPELINES)
+        kwargs["custom_pipelines"] = _Tasks(kwargs.get("custom_pipelines", _CUSTOM_PIPELINES))
         super().__init__(id2label=id2label, **kwargs)
 
 
@@ -734,6 +752,7 @@ class GlodeModel(PreTrainedModel):
         read_tokens: Tensor | None = None,
         return_projection: bool = False,
         return_dict: bool = True,
+        token_type_ids: Tensor | None = None,
     ) -> GlodeOutput:
         """
         Args:
@@ -748,7 +767,16 @@ class GlodeModel(PreTrainedModel):
                 as training has them: then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool
                 [rows, 1, 1, width], and `first_token` and `last_token` are positions in that row.
             return_projection: compute the denoiser's vectors.
+            token_type_ids: what a built-in pipeline may bring; not read.
+        Raises:
+            ValueError: there is nothing to score, as where a built-in pipeline got the model.
         """
+        if first_token is None and mlm_labels is None:
+            raise ValueError(
+                "GlodeModel scores spans of words, not tokens. For the entities of texts: model.predict(texts, tokenizer), "
+                "GlodePipeline(model=model, tokenizer=tokenizer), or, with the name of a directory or repository, "
+                'pipeline("ner", model=name, trust_remote_code=True).'
+            )
         packed = {"position_ids": position_ids, "token_places": token_places, "read_tokens": read_tokens}
         packed = {name: value for name, value in packed.items() if value is not None}
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **packed).last_hidden_state
@@ -820,7 +848,10 @@ class GlodeModel(PreTrainedModel):
         Returns:
             One list of entities a text (the list itself for a single text): `entity_group`, `score`, `word`, `start`
             and `end`, which are characters for texts and words for word lists.
+        Raises:
+            ValueError: `batch_size` or `threshold` is no such number.
         """
+        _check_numbers(batch_size, threshold)
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         words = (iter_words(text) if isinstance(text, str) else text for text in texts)
         windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
@@ -858,6 +889,14 @@ class GlodeModel(PreTrainedModel):
 
     def _named(self, entity: tuple, word: str, start: int, end: int) -> dict:
         return {"entity_group": self.config.id2label[entity[2]], "score": entity[3], "word": word, "start": start, "end": end}
+
+
+def _check_numbers(batch_size: int, threshold: float | None) -> None:
+    """With either of these wrong no entity would be found, in silence."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
+    if threshold is not None and (not isinstance(threshold, Real) or threshold != threshold):
+        raise ValueError(f"threshold must be a number, the least score of an entity, not {threshold!r}.")
 
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
@@ -986,6 +1025,9 @@ class GlodePipeline(TokenClassificationPipeline):
 
     Call with `threshold` (the least score), `nested=True` (entities within entities), `ignore_labels`, or
     `is_split_into_words=True` for lists of words, whose offsets point into the words joined by `delimiter` (" ").
+
+    What callers of the built-in pipeline give besides is met or refused: every aggregation strategy but "none" asks for whole
+    entities, as they are found here, and `stride` for windows that overlap, as they always do.
     """
 
     def check_model_type(self, supported_models) -> None:
@@ -999,12 +1041,39 @@ class GlodePipeline(TokenClassificationPipeline):
         is_split_into_words=False,
         delimiter=None,
         aggregation_strategy=None,
+        stride=None,
+        offset_mapping=None,
+        grouped_entities=None,
+        **unknown,
     ):
-        # Spans are aggregated as they are: any aggregation strategy that a caller of the built-in pipeline asks for is met.
+        if unknown:
+            raise TypeError(f"GlodePipeline takes no argument {', '.join(unknown)}; its docstring names those it takes.")
+        self._check_aggregation(aggregation_strategy, grouped_entities)
+        if stride is not None and not (isinstance(stride, Integral) and 0 <= stride < self.model.config.max_tokens):
+            raise ValueError(f"stride must be an integer from 0 to {self.model.config.max_tokens - 1}, not {stride!r}.")
+        if offset_mapping is not None:
+            raise ValueError("offset_mapping is of tokens, spans have none. For words of your own give is_split_into_words=True.")
+        if isinstance(ignore_labels, str):
+            raise ValueError(f"ignore_labels must be a list of types: [{ignore_labels!r}].")
+        _check_numbers(1, threshold)
         preprocess = {"delimiter": " " if delimiter is None else delimiter} if is_split_into_words else {}
         forward = {} if threshold is None else {"threshold": threshold}
         postprocess = {name: value for name, value in (("nested", nested), ("ignore_labels", ignore_labels)) if value is not None}
         return preprocess, forward, postprocess
+
+    @staticmethod
+    def _check_aggregation(strategy, grouped_entities: bool | None) -> None:
+        """`strategy` is a string or transformers' AggregationStrategy; `grouped_entities` said the same in transformers 4."""
+        name = str(getattr(strategy, "value", "simple" if strategy is None else strategy)).lower()
+        if name not in ("none", "simple", "first", "average", "max"):
+            raise ValueError(
+                f"there is no aggregation_strategy {strategy!r}: give simple, first, average or max, here all the same."
+            )
+        if name == "none" or grouped_entities is False:
+            raise ValueError(
+                'aggregation_strategy "none" (grouped_entities=False) asks for labels of tokens, and this model labels spans. '
+                'Leave it out, or give "simple"; a token classifier comes from run_crossner.py --export_token_classifier.'
+            )
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params: dict, forward_params: dict, postprocess_params: dict
@@ -1015,8 +1084,15 @@ class GlodePipeline(TokenClassificationPipeline):
         does: batches in the order of the texts have two to three times the tokens, most of them padding. A generator, which
         may wait for answers, is asked for a batch at a time. There are no worker processes.
         """
+        _check_numbers(batch_size, None)
         ahead = _SORTED_TOGETHER * batch_size if isinstance(inputs, Sized) else batch_size
         windows = chain.from_iterable(self.preprocess(text, **preprocess_params) for text in inputs)
+        return self._find(windows, ahead, batch_size, forward_params, postprocess_params)
+
+    def _find(
+        self, windows: Iterator[dict], ahead: int, batch_size: int, forward_params: dict, postprocess_params: dict
+    ) -> Iterator[list[dict]]:
+        """`ahead` windows are held at a time."""
         outputs = []  # of the windows of a text
         while block := list(islice(windows, ahead)):
             for rows in batches_by_length(block, batch_size):
