@@ -215,9 +215,7 @@ def buffers(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 def main(argv: Sequence[str]) -> None:
     """Tag what the arguments name."""
-    parser = HfArgumentParser(TagArguments, description=__doc__.split("
-
-")[0], prog="glode tag")
+    parser = HfArgumentParser(TagArguments, description=__doc__.split("\n\n")[0], prog="glode tag")
     arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
