@@ -213,7 +213,7 @@ class Study:
         supervised = self.suite.variants[cell.variant].get("gold") == "target"
 
         def part(name: str, size: str, skip: int = 0) -> str:
-            return str(sample(self.corpora, name, sizes[size], self.work / "samples", skip))
+            return str(sample(self.corpora, name, sizes[size], self.work / self.suite.name / "samples", skip))
 
         text = f"{target}/{pair.get('target_split', 'train')}"
         files = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
