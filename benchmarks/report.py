@@ -6,7 +6,7 @@ The same tables give the same bytes.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import inference
@@ -36,10 +36,10 @@ the span grid cannot hold. Nothing here was measured by this project, and nothin
 STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
 
 
-Lines = dict[str, tuple[Sequence[float], Sequence[float]]]  # by name: places and values
+Lines = dict[str, tuple[Sequence[float], list[float]]]  # by name: places and values
 
 
-def panels(content: dict[str, Lines], x: Sequence[str], y: str, log: str = "") -> Figure:
+def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = "") -> Figure:
     """A panel a title, with its lines; `x` and `y` name the axes, `log` those that are logarithmic."""
     figure, names = Figure(figsize=(3.2 * len(content), 3.4), layout="constrained"), {}
     for axis, label, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(content))), x, content.items(), strict=True):
@@ -86,7 +86,7 @@ class Cells:
         means = [[self.mean(pair, name) for pair in pairs] for name in ("plain", variant, "supervised")]
         if any(mean is None for side in means for mean in side):
             return None
-        low, here, high = map(sum, means)
+        low, here, high = (sum(filter(None, side)) for side in means)
         return 100 * (here - low) / (high - low) if high > low else None
 
     def differences(self, variant: str, other: str) -> list[float]:
@@ -149,17 +149,18 @@ def over_pairs(cells: Cells) -> str:
 
 
 def by_pair(cells: Cells, content: dict) -> str:
-    """F1 of each pair, and the share of the way where the table has a supervised model."""
-    rows, gap = [], "supervised" in content["variants"]
+    """F1 of each pair and, where the table has a supervised model, the share of the way with p."""
+    scores, shares = [], []
     for variant in content["variants"]:
-        row = [cells.title(variant)]
-        for pair in content["pairs"]:
-            share, test = cells.share([pair], variant), cells.tests.get((pair, variant))
-            row.append(spread(cells.f1(pair, variant).values()))
-            row += [UNKNOWN if share is None else f"{share:.0f} %", test["p"] if test else UNKNOWN] if gap else []
-        rows.append(row)
-    columns = ("F1", "of the way", "p") if gap else ("F1",)
-    return table(["", *(f"{pair} {name}" for pair in content["pairs"] for name in columns)], rows)
+        found = [(cells.share([pair], variant), cells.tests.get((pair, variant))) for pair in content["pairs"]]
+        scores.append([cells.title(variant), *(spread(cells.f1(pair, variant).values()) for pair in content["pairs"])])
+        ends = [f" (p {test['p']})" if test else "" for _, test in found]
+        texts = [UNKNOWN if share is None else f"{share:.0f} %" for share, _ in found]
+        shares.append([cells.title(variant), *(text + end for text, end in zip(texts, ends, strict=True))])
+    parts = [table(["F1", *content["pairs"]], scores)]
+    if "supervised" in content["variants"]:
+        parts.append(table(["of the way", *content["pairs"]], shares))
+    return "\n".join(parts)
 
 
 def labels_by_epoch(cells: Cells) -> str:
@@ -381,7 +382,7 @@ def growing_corpus(rows: Sequence[Row]) -> str:
 def picture_of_scale(rows: Sequence[Row]) -> Figure:
     """Memory, step and refresh over the size of the corpus."""
     disk = ("MB on disk: corpus", "MB on disk: pseudo labels")
-    wanted = {
+    wanted: dict[str, dict[str, Sequence[str]]] = {
         "memory, MB": {"of the process itself": ["MB of the process, above its start"], "corpus, labels (on disk)": disk},
         "a step, seconds": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
         "an epoch, seconds": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},

@@ -356,7 +356,8 @@ def faster_in_bf16(tokens: int = 1000) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     layer = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384))
-    rows, seconds = torch.randn(tokens, 384), {}
+    rows = torch.randn(tokens, 384)
+    seconds: dict[bool, float] = {}
     for turn in range(6):
         for mixed in (False, True):
             start = time.perf_counter()
