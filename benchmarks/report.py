@@ -42,6 +42,7 @@ Lines = dict[str, tuple[Sequence[float], list[float]]]  # by name: places and va
 def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = "") -> Figure:
     """A panel a title, with its lines; `x` and `y` name the axes, `log` those that are logarithmic."""
     figure, names = Figure(figsize=(3.2 * len(content), 3.4), layout="constrained"), {}
+    shared = len({tuple(lines) for lines in content.values()}) == 1
     for axis, label, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(content))), x, content.items(), strict=True):
         for style, (name, values) in zip(STYLES * 2, lines.items(), strict=False):
             names[name] = axis.plot(*values, style, color="black" if log else None, markerfacecolor="white")[0]
@@ -53,8 +54,11 @@ def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = 
             axis.minorticks_off()
         else:
             axis.locator_params(axis="x", integer=True)
+        if not shared:
+            axis.legend([names[name] for name in lines], list(lines), frameon=False)
     figure.supylabel(y, fontsize="medium")
-    figure.legend(names.values(), names, loc="outside lower center", ncols=4)
+    if shared:
+        figure.legend(names.values(), names, loc="outside lower center", ncols=4)
     return figure
 
 
