@@ -275,9 +275,10 @@ def streams(corpus: Dataset, tokenizer) -> TwoStreams:
 def test_two_streams(streams: TwoStreams):
     assert len(streams) == 35
     rows = streams.__getitems__([3, 20, 34])
-    assert [row["index"] for row in rows] == [3, 20, 34] and [row["window"] for row in rows] == [-17, 0, 14]
+    assert [row["index"] for row in rows] == [3, 20, 34] and [row["key"] for row in rows] == [-17, 0, 14]
+    assert [row["is_target"] for row in rows] == [False, True, True] and [row["window"] for row in rows] == [3, 0, 14]
     later = streams.__getitems__([3 + 35, 20 + 70])
-    assert [row["window"] for row in later] == [-17, 0] and [row["input_ids"] for row in later] == [
+    assert [row["key"] for row in later] == [-17, 0] and [row["input_ids"] for row in later] == [
         r["input_ids"] for r in rows[:2]
     ]
     assert rows[1]["input_ids"] == streams.target[0]["input_ids"] and rows[0]["input_ids"] == streams.source[3]["input_ids"]
@@ -293,9 +294,11 @@ def test_collated_shapes(streams: TwoStreams, tokenizer):
     tokens, words = max(len(row["input_ids"]) for row in rows), max(len(row["first_token"]) for row in rows)
     shapes = dict.fromkeys(("input_ids", "attention_mask", "mlm_labels"), (4, tokens))
     shapes |= dict.fromkeys(("first_token", "last_token", "word_shapes"), (3, words))
-    shapes |= {"span_mask": (3, words, 2), "labels": (3, words, 2), "window": (3,), "own_start": (3,)}
+    shapes |= {"span_mask": (3, words, 2), "labels": (3, words, 2), "own_start": (3,)}
+    shapes |= {"is_target": (3,), "window": (3,), "key": (3,)}
     assert {name: tuple(value.shape) for name, value in batch.items()} == shapes
-    assert batch["window"].tolist()[2] == 3 and (batch["window"][:2] < 0).all()
+    assert batch["is_target"].tolist() == [False, False, True] and batch["window"].tolist() == [0, 4, 3]
+    assert batch["key"].tolist() == [-20, -16, 3]
     for i, row in enumerate([*rows, rows[2]]):
         number = len(row["input_ids"])
         assert batch["attention_mask"][i].tolist() == [1] * number + [0] * (tokens - number)
@@ -323,8 +326,8 @@ def test_labels_are_in_their_cells_and_never_the_targets(streams: TwoStreams, to
 
 def test_a_targets_own_labels_are_not_used(corpus: Dataset, tokenizer):
     """Unlabelled windows stay unlabelled beside labelled ones, and a batch of them alone has no labels at all."""
-    target = build_features(corpus, tokenizer, 64, 2)
-    assert "labels" not in GlodeCollator(tokenizer, 2)([target[i] for i in range(3)])
+    target = TwoStreams(build_features(corpus, tokenizer, 64, 2), None)
+    assert "labels" not in GlodeCollator(tokenizer, 2)(target.__getitems__([0, 1, 2]))
 
 
 @pytest.mark.parametrize("keep_target", [True, False])
