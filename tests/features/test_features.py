@@ -278,9 +278,7 @@ def test_two_streams(streams: TwoStreams):
     assert [row["index"] for row in rows] == [3, 20, 34] and [row["key"] for row in rows] == [-17, 0, 14]
     assert [row["is_target"] for row in rows] == [False, True, True] and [row["window"] for row in rows] == [3, 0, 14]
     later = streams.__getitems__([3 + 35, 20 + 70])
-    assert [row["key"] for row in later] == [-17, 0] and [row["input_ids"] for row in later] == [
-        r["input_ids"] for r in rows[:2]
-    ]
+    assert [row["key"] for row in later] == [-17, 0] and [row["input_ids"] for row in later] == [r["input_ids"] for r in rows[:2]]
     assert rows[1]["input_ids"] == streams.target[0]["input_ids"] and rows[0]["input_ids"] == streams.source[3]["input_ids"]
     assert "types" in rows[0] and "types" not in rows[1]
     assert streams[34] == rows[2]
