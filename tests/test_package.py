@@ -80,6 +80,7 @@ def test_what_the_wheel_says_of_itself(wheel: Path):
     assert points.split() == ["[console_scripts]", "glode", "=", "glode.command:main"]
 
 
+@pytest.mark.slow
 def test_used_from_another_directory(installed: Path, tmp_path: Path):
     """The model's code, the endpoint's handler, the card's templates, the demo corpus and the recipes are found."""
     code = """
