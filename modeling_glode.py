@@ -7,19 +7,34 @@ A span is (first word b, length l in words), 1 <= l <= L = `config.max_span_leng
 [n, L]; cell [b, l - 1] is the span of words b .. b + l - 1, and cells that reach beyond the text are invalid. Type 0 is "O".
 """
 
+import copy
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise, starmap
+from numbers import Integral, Real
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, TokenClassificationPipeline
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    TokenClassificationPipeline,
+)
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # --------------------------------------------------------------------------------------------------------------- words
 
@@ -110,7 +125,8 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
     """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows. Sentences may be
     iterators of any length: they are read as the windows are asked for, and only a block of words is held.
 
-    Scripts without spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
+    Words are tokenised as running text has them, with the space before each where the tokenizer marks it. Scripts without
+    spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
     piece, whose characters alone say little. Where a piece covers several words, these are one word for the grid, a unit;
     elsewhere each word is its own unit. An entity that begins or ends within a unit cannot be expressed.
 
@@ -136,9 +152,12 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
             f"{type(tokenizer).__name__} is not a fast tokenizer, and word alignment needs one. Use a backbone whose "
             "directory holds a tokenizer.json."
         )
-    prefix, suffix = _special_tokens(tokenizer)
+    prefix, suffix, space = _outline(tokenizer)
+    if space and getattr(tokenizer, "add_prefix_space", None) is False:
+        tokenizer = copy.copy(tokenizer)  # transformers 4 refuses words, but for this attribute, which does nothing else
+        tokenizer.add_prefix_space = True
     room = max_tokens - len(prefix) - len(suffix)
-    for block in _tokenize(sentences, tokenizer, room):
+    for block in _tokenize(sentences, tokenizer, room, space):
         if block.is_first:
             tokens, starts, borders, shapes = [], np.zeros(1, dtype=np.int64), [0], []
             begin = own_start = 0
@@ -166,13 +185,17 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
         borders, shapes, begin, own_start = borders[begin:], shapes[begin:], 0, own_start - begin
 
 
-def _special_tokens(tokenizer) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    special = encoded["special_tokens_mask"]
+def _outline(tokenizer) -> tuple[list[int], list[int], str]:
+    """What the tokenizer puts before and after a text, and what a word needs before it to be read as in running text: a space
+    where the tokenizer marks one (byte-level BPE) and does not put it there itself (`add_prefix_space`)."""
+    encoded = tokenizer(["a", " a", "a a"], return_special_tokens_mask=True)
+    special = encoded["special_tokens_mask"][0]
     before = special.index(0)
-    after = len(special) - special[::-1].index(0)
-    return encoded["input_ids"][:before], encoded["input_ids"][after:]
+    after = special[::-1].index(0)
+    ids = encoded["input_ids"][0]
+    alone, spaced, running = (row[before : len(row) - after] for row in encoded["input_ids"])
+    space = " " if running == alone + spaced != alone + alone else ""
+    return ids[:before], ids[len(ids) - after :], space
 
 
 @dataclass
@@ -202,23 +225,24 @@ def _blocks(sentence: int, words: Iterable[str]) -> Iterator[_Block]:
     yield _Block(sentence, is_first, True, held, *join_unspaced(held))
 
 
-def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int) -> Iterator[_Block]:
+def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int, space: str) -> Iterator[_Block]:
     """The blocks of all sentences, tokenised many at a time."""
     batch, size = [], 0
     for block in chain.from_iterable(starmap(_blocks, enumerate(sentences))):
         batch.append(block)
         size += sum(map(len, block.words))
         if size >= _BLOCK // 2:
-            yield from _tokenize_batch(batch, tokenizer, room)
+            yield from _tokenize_batch(batch, tokenizer, room, space)
             batch, size = [], 0
-    yield from _tokenize_batch(batch, tokenizer, room)
+    yield from _tokenize_batch(batch, tokenizer, room, space)
 
 
-def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int) -> Iterator[_Block]:
+def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int, space: str) -> Iterator[_Block]:
     options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
-    encoded = tokenizer([block.runs for block in blocks], **options) if blocks else None
+    texts = [[run and space + run for run in block.runs] if space else block.runs for block in blocks]
+    encoded = tokenizer(texts, **options) if blocks else None
     for index, block in enumerate(blocks):
-        encoding, runs = encoded.encodings[index], block.runs
+        encoding, runs = encoded.encodings[index], texts[index]
         starts = _borders(encoding.word_ids, len(runs))
         if (np.diff(starts) == 0).any():
             runs = [run if n else tokenizer.unk_token for run, n in zip(runs, np.diff(starts), strict=True)]
@@ -226,7 +250,8 @@ def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int) -> Iterator[
             starts = _borders(encoding.word_ids, len(runs))
         tokens = encoding.ids
         if len(runs) < len(block.words):
-            starts, block.borders = _units(block.words, block.borders, starts, encoding.offsets)
+            offsets = [(begin - len(space), end - len(space)) for begin, end in encoding.offsets] if space else encoding.offsets
+            starts, block.borders = _units(block.words, block.borders, starts, offsets)
         lengths = np.diff(starts)
         if (lengths > room).any():
             kept = np.minimum(lengths, room)
@@ -329,6 +354,10 @@ def shifted(values: Tensor, length: int) -> Tensor:
     return F.pad(values, (0, 0, 0, length - 1)).unfold(1, length, 1).transpose(2, 3)
 
 
+class _BlockLinear(nn.Linear):
+    """Weights that are read by blocks and never applied as a whole; `quantize_dynamic` and the like swap `nn.Linear` alone."""
+
+
 class SpanLinear(nn.Module):
     """A linear map of z = [h_first ; h_last ; length embedding ; summed shape embeddings] for every span of the grid.
 
@@ -340,7 +369,7 @@ class SpanLinear(nn.Module):
     def __init__(self, hidden_size: int, length_size: int, shape_size: int, out_features: int):
         super().__init__()
         self.blocks = (hidden_size, hidden_size, length_size, shape_size)
-        self.linear = nn.Linear(sum(self.blocks), out_features)
+        self.linear = _BlockLinear(sum(self.blocks), out_features)
 
     def forward(self, first: Tensor, last: Tensor, length: Tensor, shape: Tensor, word_shapes: Tensor) -> Tensor:
         """
@@ -367,6 +396,19 @@ class SpanLinear(nn.Module):
 _CUSTOM_PIPELINES = {"token-classification": {"impl": "modeling_glode.GlodePipeline", "pt": ["AutoModel"], "type": "text"}}
 
 
+class _Tasks(dict):
+    """Pipelines by task, with "ner" as another name of "token-classification". As a second key it would keep `pipeline()` from
+    telling the task by itself where only a model is given."""
+
+    def __contains__(self, task: object) -> bool:
+        return super().__contains__("token-classification" if task == "ner" else task)
+
+    def __missing__(self, task: str) -> dict:
+        if task != "ner":
+            raise KeyError(task)
+        return self["token-classification"]
+
+
 class GlodeConfig(PretrainedConfig):
     """Configuration of a [`GlodeModel`].
 
@@ -380,6 +422,8 @@ class GlodeConfig(PretrainedConfig):
         initializer_range: standard deviation of the head's weights at the start, and of the length and shape embeddings. Larger
             features would shout down the encoder: case and length do not carry over to every script.
         id2label: entity types; 0 is "O".
+        mlm_head: shape of the language-model head that came with the encoder, see [`MaskedLanguageHead`]; None where the head
+            is a fresh one.
     """
 
     model_type = "glode"
@@ -396,6 +440,7 @@ class GlodeConfig(PretrainedConfig):
         head_dropout: float = 0.2,
         initializer_range: float = 0.02,
         id2label: dict[int, str] | None = None,
+        mlm_head: dict | None = None,
         **kwargs,
     ):
         if isinstance(encoder_config, dict):
@@ -408,9 +453,10 @@ class GlodeConfig(PretrainedConfig):
         self.projection_size = projection_size
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
+        self.mlm_head = mlm_head
         id2label = {int(i): name for i, name in (id2label or {0: "O", 1: "PER", 2: "LOC", 3: "ORG"}).items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
-        kwargs.setdefault("custom_pipelines", _CUSTOM_PIPELINES)
+        kwargs["custom_pipelines"] = _Tasks(kwargs.get("custom_pipelines", _CUSTOM_PIPELINES))
         super().__init__(id2label=id2label, **kwargs)
 
 
@@ -431,20 +477,191 @@ class GlodeOutput(ModelOutput):
 
 
 class MaskedLanguageHead(nn.Module):
-    """Predicts masked tokens; the output matrix is the encoder's input embedding, as a constant."""
+    """Predicts masked tokens: a dense layer, an activation, a norm, and a product with the output matrix [vocabulary, width].
 
-    def __init__(self, size: int, vocabulary: int):
+    The first `tied` columns of that matrix are the encoder's input embedding, as a constant; what is beyond them is the head's
+    own (MobileBERT, and all of RemBERT's). This form holds every head that `PRETRAINED_HEADS` knows.
+
+    Args:
+        hidden_size: of the encoder's output.
+        vocabulary: number of tokens.
+        width: columns of the output matrix.
+        tied: how many of them are those of the input embedding.
+        activation: name of the activation; None for a head that is the product alone (XLM).
+        norm_eps: of the norm.
+    """
+
+    def __init__(
+        self, hidden_size: int, vocabulary: int, width: int, tied: int, activation: str | None = "gelu", norm_eps: float = 1e-5
+    ):
         super().__init__()
-        self.dense = nn.Linear(size, size)
-        self.norm = nn.LayerNorm(size)
+        self.tied = tied
+        self.dense = nn.Linear(hidden_size, width) if activation else nn.Identity()
+        self.activation = ACT2FN[activation or "linear"]
+        self.norm = nn.LayerNorm(width, eps=norm_eps) if activation else nn.Identity()
+        self.output = nn.Parameter(torch.zeros(vocabulary, width - tied)) if width > tied else None
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, hidden: Tensor, embeddings: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """[masked, hidden], [vocabulary, hidden] -> [masked, vocabulary], or [masked, candidates] for some `tokens` only."""
-        bias = self.bias
+        """[masked, hidden], [vocabulary, embedding] -> [masked, vocabulary], or [masked, candidates] for some `tokens` only."""
+        bias, output = self.bias, self.output
         if tokens is not None:
             embeddings, bias = embeddings[tokens], bias[tokens]
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, bias)
+            output = output[tokens] if output is not None else None
+        features = self.norm(self.activation(self.dense(hidden)))
+        if output is None:
+            return F.linear(features, embeddings, bias)
+        own = F.linear(features[:, self.tied :], output, bias)
+        return own + F.linear(features[:, : self.tied], embeddings) if self.tied else own
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Where a family of language models keeps the parts of its head.
+
+    Args:
+        dense, norm, decoder: modules' names; no dense layer and no norm where the decoder is all.
+        more_columns: the module that holds the columns of the output matrix beyond the decoder's, transposed.
+        activation_setting: the encoder's setting that names the activation; gelu without it.
+    """
+
+    dense: str
+    norm: str
+    decoder: str
+    more_columns: str = ""
+    activation_setting: str = ""
+
+    @property
+    def modules(self) -> list[str]:
+        return [name for name in (self.dense, self.norm, self.decoder, self.more_columns) if name]
+
+    def lacks(self, missing: Iterable[str]) -> bool:
+        """Whether a checkpoint without the weights `missing` lacks a part of the head."""
+        bias = self.decoder.rpartition(".")[0] + ".bias"
+        return any(key == bias or key.startswith(tuple(f"{name}." for name in self.modules)) for key in missing)
+
+
+_BERT = "cls.predictions.transform"
+PRETRAINED_HEADS = (
+    HeadLayout("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),  # RoBERTa, XLM-R, CamemBERT, MPNet, LUKE, Longformer
+    HeadLayout(
+        f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "cls.predictions.dense", "hidden_act"
+    ),  # MobileBERT
+    HeadLayout(f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "", "hidden_act"),  # BERT, DeBERTa, BigBird
+    HeadLayout(f"{_BERT}.dense", f"{_BERT}.layer_norm", "cls.predictions.decoder", "", "hidden_act"),  # NomicBERT
+    HeadLayout("cls.predictions.dense", "cls.predictions.LayerNorm", "cls.predictions.decoder", "", "hidden_act"),  # RemBERT
+    HeadLayout("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head", "", "hidden_act"),
+    HeadLayout("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "", "hidden_act"),  # ALBERT
+    HeadLayout("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),  # ELECTRA, ConvBERT
+    HeadLayout("vocab_transform", "vocab_layer_norm", "vocab_projector", "", "activation"),  # DistilBERT
+    HeadLayout("head.dense", "head.norm", "decoder", "", "classifier_activation"),  # ModernBERT
+    HeadLayout("", "", "pred_layer.proj"),  # XLM, FlauBERT
+    HeadLayout("", "", "lm_head"),  # EuroBERT
+)
+
+
+def _load_encoder(
+    name_or_path: str, config: PretrainedConfig, kind: type, **kwargs
+) -> tuple[PreTrainedModel, tuple[dict, MaskedLanguageHead] | None]:
+    """The encoder of a checkpoint, of the class `kind`, and its [`_pretrained_head`]."""
+    with _quiet():  # what is missing is said below, in words of our own
+        if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder:
+            model, missing = _load_checked(AutoModelForMaskedLM, name_or_path, config, kwargs)
+            if type(model.base_model) is kind:
+                return _bare(model.base_model), _pretrained_head(model, missing)
+        return _bare(_load_checked(AutoModel, name_or_path, config, kwargs)[0]), None
+
+
+def _load_checked(auto: type, name_or_path: str, config: PretrainedConfig, kwargs: dict) -> tuple[PreTrainedModel, set[str]]:
+    """A model in evaluation mode, and the names of its weights that the checkpoint lacks."""
+    model, info = auto.from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
+    if getattr(config, "legacy", False) and any(key.startswith("lm_predictions.") for key in info["unexpected_keys"]):
+        config.legacy = False  # DeBERTa as its authors save it, which transformers reads if it is told
+        model, info = auto.from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
+    missing, inside = set(info["missing_keys"]), {name for name, _ in model.base_model.named_parameters()}
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    lost = sorted(name for name in inside if prefix + name in missing and "pooler" not in name)
+    if lost:
+        logger.warning(
+            f"{name_or_path}: {len(lost)} of the encoder's {len(inside)} weights are not in the checkpoint and start at random "
+            f"({', '.join(lost[:3])} ...). Is this the encoder that its config.json describes?"
+        )
+    return model, missing
+
+
+@torch.no_grad()
+def _pretrained_head(model: PreTrainedModel, missing: set[str]) -> tuple[dict, MaskedLanguageHead] | None:
+    """The head of a language model as a [`MaskedLanguageHead`], and its shape; None where the checkpoint lacks a part of it, or
+    where it is another kind of head."""
+    modules = dict(model.named_modules())
+    layout = next((known for known in PRETRAINED_HEADS if all(name in modules for name in known.modules)), None)
+    if layout is None:
+        return None
+    decoder, embeddings = modules[layout.decoder], model.get_input_embeddings().weight
+    if not layout.dense and not isinstance(decoder, nn.Linear):
+        return None
+    matrix = getattr(decoder, "weight", embeddings)
+    if f"{layout.decoder}.weight" in missing and matrix.shape == embeddings.shape:  # LUKE, saved as tied and read as untied
+        decoder.weight = matrix = model.get_input_embeddings().weight
+        missing = missing - {f"{layout.decoder}.weight"}
+    if layout.lacks(missing):
+        return None
+    tied = matrix.shape[1] if matrix.shape == embeddings.shape and torch.equal(matrix, embeddings) else 0
+    own = [matrix[:, tied:]] + ([modules[layout.more_columns].weight.T] if layout.more_columns else [])
+    own = torch.cat(own, dim=1)
+    shape = {"width": tied + own.shape[1], "tied": tied, "activation": None}
+    weights = {"bias": getattr(decoder, "bias", None)}
+    if own.shape[1]:
+        weights["output"] = own
+    if layout.dense:
+        dense, norm = modules[layout.dense], modules[layout.norm]
+        shape["activation"] = getattr(model.config, layout.activation_setting) if layout.activation_setting else "gelu"
+        shape["norm_eps"] = getattr(norm, "eps", None) or norm.variance_epsilon
+        weights |= {"dense.weight": dense.weight, "dense.bias": dense.bias, "norm.weight": norm.weight, "norm.bias": norm.bias}
+    head = MaskedLanguageHead(model.config.hidden_size, len(embeddings), **shape)
+    weights = {name: torch.zeros_like(head.state_dict()[name]) if value is None else value for name, value in weights.items()}
+    head.load_state_dict(weights)
+    tokens = torch.arange(min(8, len(embeddings)))[None]
+    expected = model(input_ids=tokens).logits[0]
+    actual = head(model.base_model(input_ids=tokens).last_hidden_state[0], embeddings)
+    same = actual.shape == expected.shape and torch.allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    return (shape, head) if same else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of transformers."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _build_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """An encoder with random weights, with an attention of its own choice where it does not know the one that is asked for."""
+    wanted = config._attn_implementation
+    try:
+        return AutoModel.from_config(config)
+    except ValueError:
+        if wanted in (None, "eager"):
+            raise
+        config._attn_implementation = None
+        encoder = AutoModel.from_config(config)
+    logger.warning_once(
+        f"{type(encoder).__name__} does not know {wanted} attention; it computes {encoder.config._attn_implementation}."
+    )
+    return encoder
+
+
+def _bare(encoder: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of an encoder-decoder; without the pooler's weights, which are never used and would stay without a gradient."""
+    if encoder.config.is_encoder_decoder:
+        encoder = encoder.get_encoder()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = nn.Identity()
+    return encoder
 
 
 class GlodeModel(PreTrainedModel):
@@ -460,16 +677,15 @@ class GlodeModel(PreTrainedModel):
 
     def __init__(self, config: GlodeConfig):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.encoder_config)
-        _drop_pooler(self.encoder)
+        self.encoder = _bare(_build_encoder(config.encoder_config))
         hidden = config.encoder_config.hidden_size
         self.length_embedding = nn.Embedding(config.max_span_length, config.length_embedding_size)
         self.shape_embedding = nn.Embedding(len(WORD_SHAPES), config.shape_embedding_size, padding_idx=0)
         blocks = (hidden, config.length_embedding_size, config.shape_embedding_size)
         self.classifier = SpanLinear(*blocks, config.num_labels)
         self.projector = SpanLinear(*blocks, config.projection_size)
-        embeddings = self.encoder.get_input_embeddings()
-        self.mlm_head = MaskedLanguageHead(embeddings.embedding_dim, embeddings.num_embeddings)
+        vocabulary, width = self.encoder.get_input_embeddings().weight.shape
+        self.mlm_head = MaskedLanguageHead(hidden, vocabulary, **(config.mlm_head or {"width": width, "tied": width}))
         self.dropout = nn.Dropout(config.head_dropout)
         self.post_init()
 
@@ -484,12 +700,36 @@ class GlodeModel(PreTrainedModel):
 
     @classmethod
     def from_encoder(cls, name_or_path: str, config: GlodeConfig, **kwargs) -> "GlodeModel":
-        """A fresh span classifier on a pretrained encoder. `kwargs` go to `AutoModel.from_pretrained`."""
+        """A fresh span classifier on a pretrained encoder, with the checkpoint's own language-model head where it has one.
+
+        Weights are fp32 whatever those of the checkpoint are; an attention that the encoder does not know becomes eager.
+
+        Args:
+            name_or_path: a checkpoint on the Hub or in a directory.
+            config: of the model; it is copied.
+            kwargs: go to `from_pretrained`.
+        """
+        config = copy.deepcopy(config)
+        config.mlm_head = None
+        encoder = config.encoder_config
+        encoder.dtype = kwargs.setdefault("dtype", torch.float32)
+        if "attn_implementation" in kwargs:
+            encoder._attn_implementation = kwargs.pop("attn_implementation")
         model = cls(config)
-        encoder = AutoModel.from_pretrained(name_or_path, config=config.encoder_config, **kwargs)
-        _drop_pooler(encoder)
-        model.encoder = encoder
+        model.encoder, head = _load_encoder(name_or_path, encoder, type(model.encoder), **kwargs)
+        if head is not None:
+            config.mlm_head, model.mlm_head = head
+        logger.info(
+            f"{name_or_path}: the language model predicts with the checkpoint's own head."
+            if head is not None
+            else f"{name_or_path}: the checkpoint has no head of a language model, so that a fresh one has to be learnt."
+        )
         return model
+
+    @property
+    def has_pretrained_mlm_head(self) -> bool:
+        """Whether the language-model head came with the encoder; a fresh one has to be learnt before its gradient is of use."""
+        return self.config.mlm_head is not None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.get_input_embeddings()
@@ -512,6 +752,7 @@ class GlodeModel(PreTrainedModel):
         read_tokens: Tensor | None = None,
         return_projection: bool = False,
         return_dict: bool = True,
+        token_type_ids: Tensor | None = None,
     ) -> GlodeOutput:
         """
         Args:
@@ -526,7 +767,16 @@ class GlodeModel(PreTrainedModel):
                 as training has them: then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool
                 [rows, 1, 1, width], and `first_token` and `last_token` are positions in that row.
             return_projection: compute the denoiser's vectors.
+            token_type_ids: what a built-in pipeline may bring; not read.
+        Raises:
+            ValueError: there is nothing to score, as where a built-in pipeline got the model.
         """
+        if first_token is None and mlm_labels is None:
+            raise ValueError(
+                "GlodeModel scores spans of words, not tokens. For the entities of texts: model.predict(texts, tokenizer), "
+                "GlodePipeline(model=model, tokenizer=tokenizer), or, with the name of a directory or repository, "
+                'pipeline("ner", model=name, trust_remote_code=True).'
+            )
         packed = {"position_ids": position_ids, "token_places": token_places, "read_tokens": read_tokens}
         packed = {name: value for name, value in packed.items() if value is not None}
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **packed).last_hidden_state
@@ -598,7 +848,10 @@ class GlodeModel(PreTrainedModel):
         Returns:
             One list of entities a text (the list itself for a single text): `entity_group`, `score`, `word`, `start`
             and `end`, which are characters for texts and words for word lists.
+        Raises:
+            ValueError: `batch_size` or `threshold` is no such number.
         """
+        _check_numbers(batch_size, threshold)
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         words = (iter_words(text) if isinstance(text, str) else text for text in texts)
         windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
@@ -638,13 +891,15 @@ class GlodeModel(PreTrainedModel):
         return {"entity_group": self.config.id2label[entity[2]], "score": entity[3], "word": word, "start": start, "end": end}
 
 
+def _check_numbers(batch_size: int, threshold: float | None) -> None:
+    """With either of these wrong no entity would be found, in silence."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
+    if threshold is not None and (not isinstance(threshold, Real) or threshold != threshold):
+        raise ValueError(f"threshold must be a number, the least score of an entity, not {threshold!r}.")
+
+
 _MODEL_INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
-
-
-def _drop_pooler(encoder: nn.Module) -> None:
-    """The pooler is never used; without it no parameter stays without a gradient."""
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
 
 
 _SORTED_TOGETHER = 32  # batches
@@ -770,6 +1025,9 @@ class GlodePipeline(TokenClassificationPipeline):
 
     Call with `threshold` (the least score), `nested=True` (entities within entities), `ignore_labels`, or
     `is_split_into_words=True` for lists of words, whose offsets point into the words joined by `delimiter` (" ").
+
+    What callers of the built-in pipeline give besides is met or refused: every aggregation strategy but "none" asks for whole
+    entities, as they are found here, and `stride` for windows that overlap, as they always do.
     """
 
     def check_model_type(self, supported_models) -> None:
@@ -783,12 +1041,39 @@ class GlodePipeline(TokenClassificationPipeline):
         is_split_into_words=False,
         delimiter=None,
         aggregation_strategy=None,
+        stride=None,
+        offset_mapping=None,
+        grouped_entities=None,
+        **unknown,
     ):
-        # Spans are aggregated as they are: any aggregation strategy that a caller of the built-in pipeline asks for is met.
+        if unknown:
+            raise TypeError(f"GlodePipeline takes no argument {', '.join(unknown)}; its docstring names those it takes.")
+        self._check_aggregation(aggregation_strategy, grouped_entities)
+        if stride is not None and not (isinstance(stride, Integral) and 0 <= stride < self.model.config.max_tokens):
+            raise ValueError(f"stride must be an integer from 0 to {self.model.config.max_tokens - 1}, not {stride!r}.")
+        if offset_mapping is not None:
+            raise ValueError("offset_mapping is of tokens, spans have none. For words of your own give is_split_into_words=True.")
+        if isinstance(ignore_labels, str):
+            raise ValueError(f"ignore_labels must be a list of types: [{ignore_labels!r}].")
+        _check_numbers(1, threshold)
         preprocess = {"delimiter": " " if delimiter is None else delimiter} if is_split_into_words else {}
         forward = {} if threshold is None else {"threshold": threshold}
         postprocess = {name: value for name, value in (("nested", nested), ("ignore_labels", ignore_labels)) if value is not None}
         return preprocess, forward, postprocess
+
+    @staticmethod
+    def _check_aggregation(strategy, grouped_entities: bool | None) -> None:
+        """`strategy` is a string or transformers' AggregationStrategy; `grouped_entities` said the same in transformers 4."""
+        name = str(getattr(strategy, "value", "simple" if strategy is None else strategy)).lower()
+        if name not in ("none", "simple", "first", "average", "max"):
+            raise ValueError(
+                f"there is no aggregation_strategy {strategy!r}: give simple, first, average or max, here all the same."
+            )
+        if name == "none" or grouped_entities is False:
+            raise ValueError(
+                'aggregation_strategy "none" (grouped_entities=False) asks for labels of tokens, and this model labels spans. '
+                'Leave it out, or give "simple"; a token classifier comes from run_crossner.py --export_token_classifier.'
+            )
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params: dict, forward_params: dict, postprocess_params: dict
@@ -799,8 +1084,15 @@ class GlodePipeline(TokenClassificationPipeline):
         does: batches in the order of the texts have two to three times the tokens, most of them padding. A generator, which
         may wait for answers, is asked for a batch at a time. There are no worker processes.
         """
+        _check_numbers(batch_size, None)
         ahead = _SORTED_TOGETHER * batch_size if isinstance(inputs, Sized) else batch_size
         windows = chain.from_iterable(self.preprocess(text, **preprocess_params) for text in inputs)
+        return self._find(windows, ahead, batch_size, forward_params, postprocess_params)
+
+    def _find(
+        self, windows: Iterator[dict], ahead: int, batch_size: int, forward_params: dict, postprocess_params: dict
+    ) -> Iterator[list[dict]]:
+        """`ahead` windows are held at a time."""
         outputs = []  # of the windows of a text
         while block := list(islice(windows, ahead)):
             for rows in batches_by_length(block, batch_size):

@@ -1,45 +1,43 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
 import math
-import platform
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedTokenizerBase,
-    Trainer,
-)
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
-from glode.denoising.baselines import BASELINES
+from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.errors import InputError
-from glode.fast.dropout import replace_dropout
-from glode.fast.packing import pack_encoder
+from glode.fast.preparing import speed_up
 from glode.features.collator import GlodeCollator
-from glode.features.predictions import by_window, entities_by_word
+from glode.features.columns import list_lengths, numbers, span_counts, token_set
+from glode.features.predictions import by_window, entities_by_word, merge_windows
 from glode.features.streams import TwoStreams, TwoStreamSampler
-from glode.features.windows import grids, list_lengths, merge_windows, numbers, span_counts, token_set
-from glode.metrics import entity_scores, of_known_types
+from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
-from glode.training.callbacks import DenoisingCallback, InterruptCallback
-from glode.training.losses import nll, soft_cross_entropy, supervised_contrastive
+from glode.training.assignment import empty_pseudo_labels
+from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
+from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
+from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate
+from glode.training.report import PseudoLabelReport
+from glode.training.scoring import DevScores
 from modeling_glode import GlodeModel
 
-logger = logging.get_logger(__name__)
-
-DENOISING_STATE = "denoising_state.safetensors"
+SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask")  # of a batch, which the model does not read
+PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
+    *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
+    *("first_token", "last_token", "word_shapes"),
+)
 
 
 class GlodeTrainer(Trainer):
@@ -47,7 +45,7 @@ class GlodeTrainer(Trainer):
 
     Without `pseudo_labels` this is the source stage: L_src + w L_mlm. With them it is the target stage: L_src + L_tgt +
     w L_mlm, and `compute_loss` swaps in the soft labels, refined as training goes on. All streams are in
-    one batch.
+    one batch, source rows first.
 
     Args:
         source: labelled windows, see `build_features`.
@@ -61,6 +59,9 @@ class GlodeTrainer(Trainer):
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
     loss_is_scaled_for_ga = False
+
+    args: GlodeTrainingArguments
+    compute_metrics: Callable | None
 
     def __init__(
         self,
@@ -76,27 +77,22 @@ class GlodeTrainer(Trainer):
         languages: dict[str, range] | None = None,
         **kwargs,
     ):
-        length = model.config.max_span_length
-        mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
-        mlm = mlm and (pseudo_labels is not None or args.source_mlm == "on")
-        self.contrastive = args.auxiliary_task == "scl" or (pseudo_labels is not None and args.denoising == "contproto")
-        if pseudo_labels is None and not mlm:
+        denoises = pseudo_labels is not None
+        self.mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
+        self.mlm = self.mlm and (denoises or args.source_mlm == "on")
+        self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
+        if not denoises and not self.mlm:
             target = None
-        # What gets no gradient must not ask for one: several processes would wait for it.
-        model.mlm_head.requires_grad_(mlm)
-        model.projector.requires_grad_(self.contrastive or (args.train_projection and pseudo_labels is not None))
-        model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
-        replace_dropout(model)
+        self._choose_what_learns(model, args, denoises)
         collator = GlodeCollator(
             processing_class,
-            length,
-            mlm_probability=args.mlm_probability if mlm else 0.0,
-            keep_target=pseudo_labels is not None,
+            model.config.max_span_length,
+            mlm_probability=args.mlm_probability if self.mlm else 0.0,
+            keep_target=denoises,
             seed=args.seed,
-            first_position=pack_encoder(model.encoder),
+            first_position=speed_up(model),
         )
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
-        self.dev, self.dev_references = dev, dev_references
         super().__init__(
             model=model,
             args=args,
@@ -104,52 +100,56 @@ class GlodeTrainer(Trainer):
             data_collator=collator,
             train_dataset=TwoStreams(source, target) if source is not None else None,
             eval_dataset=TwoStreams(dev, None) if dev is not None else None,
-            compute_metrics=self._dev_scores if dev is not None else None,
+            compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
             **kwargs,
         )
-        self.denoiser, self.languages = None, languages or {}
-        if pseudo_labels is not None:
-            options = {"confidence_threshold": args.confidence_threshold} if args.denoising == "confidence" else {}
-            self.denoiser = BASELINES.get(args.denoising, Denoiser)(
-                pseudo_labels,
-                model.config.projection_size,
-                denoising=args.denoising,
-                directions=args.directions,
-                neighbors=args.num_neighbors,
-                neighbor_share=args.neighbor_share,
-                decay=args.prototype_decay,
-                local_threshold_scale=args.local_threshold_scale,
-                normalize_directions=args.normalize_directions,
-                center=args.center_vectors,
-                outside_share=args.datastore_outside_share,
-                capacity=args.datastore_size,
-                exact_size=args.datastore_exact_size,
-                seed=args.seed,
-                languages=self._languages_of(target),
-                gather=self._gather,
-                rank=self.accelerator.process_index,
-                **options,
-            )
-        if source is not None:
-            lengths = [list_lengths(stream, "input_ids") if stream is not None else [] for stream in (source, target)]
-            batches = (args.per_device_train_batch_size, self.target_batch_size)
-            self.sampler = TwoStreamSampler(*lengths, *batches, args.seed, args.world_size)
-            tokens = np.mean(lengths[1]) - processing_class.num_special_tokens_to_add() if target is not None else 1.0
-            self.mlm_tokens = token_set(target, args.device) if mlm and args.mlm_vocabulary == "target" else None
-            self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
-            self.mean_spans = [
-                float(span_counts(stream, length).mean()) if stream is not None else 1.0 for stream in (source, target)
-            ]
-        self.denoising_callback = DenoisingCallback(self, target_references)
-        self.add_callback(self.denoising_callback)
+        self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
+        self.loss_means = LossMeans(self._gather)
+        if pseudo_labels is not None:
+            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references)
+        if source is not None:
+            self._prepare_streams(source, target)
+            self.add_callback(SamplerCallback(self.sampler))
+        if self.denoiser is not None:
+            self.add_callback(self.denoising_callback)
         self.add_callback(self.interrupt)
-        self._components: dict[str, list[Tensor]] = defaultdict(list)
 
-    def _languages_of(self, windows: Dataset) -> np.ndarray:
-        """The language of each target window, from 0. [windows]"""
-        ends = [sentences.stop for sentences in self.languages.values()]
-        return np.searchsorted(ends[:-1], numbers(windows, "sentence"), side="right")
+    def _choose_what_learns(self, model: GlodeModel, args: GlodeTrainingArguments, denoises: bool) -> None:
+        """What gets no gradient must not ask for one: several processes would wait for it."""
+        model.mlm_head.requires_grad_(self.mlm)
+        model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
+        model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
+
+    def _prepare_denoising(
+        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None
+    ) -> None:
+        """The denoiser, the report of its labels, and the callback that refreshes both."""
+        ends = [sentences.stop for sentences in languages.values()]
+        language_of = np.searchsorted(ends[:-1], numbers(target, "sentence"), side="right")
+        self.denoiser = denoiser_class(self.args.denoising)(
+            labels,
+            self.args.denoising_settings,
+            self.model.config.projection_size,
+            languages=torch.from_numpy(language_of),
+            gather=self._gather,
+            rank=self.accelerator.process_index,
+        )
+        self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
+        self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log)
+
+    def _prepare_streams(self, source: Dataset, target: Dataset | None) -> None:
+        """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
+        args, length = self.args, self.model.config.max_span_length
+        source_lengths = list_lengths(source, "input_ids")
+        target_lengths = list_lengths(target, "input_ids") if target is not None else np.empty(0, np.int32)
+        batches = (args.per_device_train_batch_size, self.target_batch_size)
+        self.sampler = TwoStreamSampler(source_lengths, target_lengths, *batches, args.seed, args.world_size)
+        special = self.processing_class.num_special_tokens_to_add()
+        tokens = np.mean(target_lengths) - special if target is not None else 1.0
+        self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
+        self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
+        self.mlm_tokens = token_set(target, args.device) if self.mlm and args.mlm_vocabulary == "target" else None
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """[...] -> [processes, ...], by rank."""
@@ -172,39 +172,50 @@ class GlodeTrainer(Trainer):
 
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
-        spans = {name: inputs.pop(name) for name in ("labels", "window", "own_start", "span_mask")}
+        spans = {name: inputs.pop(name) for name in SPAN_COLUMNS}
         projecting = self.denoiser is not None or self.contrastive
         outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
-        rows = self.args.per_device_train_batch_size
-        gold, is_span = spans["labels"][:rows], spans["span_mask"]
-        log_probabilities = outputs.logits.log_softmax(-1)
-        losses = {"source_loss": self._reduce(nll(log_probabilities[:rows], gold), is_span[:rows], self.mean_spans[0])}
+        rows, is_span = self.args.per_device_train_batch_size, spans["span_mask"]
+        types, log_probabilities = [spans["labels"][:rows]], outputs.logits.log_softmax(-1)
+        losses = {"source_loss": self._source_loss(log_probabilities[:rows], spans)}
         if self.denoiser is not None:
-            soft = self.denoiser.step(outputs.projection.detach(), **spans, step=self.state.global_step, beta=self.beta())
-            if self.args.prune_pseudo_labels:
-                soft = prune_overlaps(soft, is_span[rows:])
-            predicted = log_probabilities[rows:]
-            if self.args.double_softmax:
-                predicted = predicted.exp().log_softmax(-1)
+            soft = self._denoise(self.denoiser, outputs.projection, spans)
             wanted = self.denoiser.loss_targets(soft, is_span[rows:])
-            losses["target_loss"] = self._reduce(soft_cross_entropy(predicted, wanted), is_span[rows:], self.mean_spans[1])
+            losses["target_loss"] = self._target_loss(log_probabilities[rows:], wanted, is_span[rows:])
+            types.append(soft.argmax(-1))
             if self.args.train_projection:
-                vectors = self.denoiser.centered(outputs.projection[:rows], torch.zeros_like(spans["window"][:rows]))
-                similarity = self.denoiser.prototypes.similarity(vectors) / 0.1
-                losses["projection_loss"] = self._reduce(
-                    nll(similarity.log_softmax(-1), gold), is_span[:rows], self.mean_spans[0]
-                )
-        loss = sum(losses.values())
+                losses["projection_loss"] = self._projection_loss(self.denoiser, outputs.projection[:rows], spans)
         if outputs.mlm_loss is not None:  # a token weighs the same in every batch, as a span does
             losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
-            loss = loss + self.args.mlm_weight * losses["mlm_loss"]
         if self.contrastive:
-            types = gold if self.denoiser is None else torch.cat([gold, soft.argmax(-1)])
-            losses["contrastive_loss"] = self._contrastive_loss(outputs.projection[is_span], types[is_span])
-            loss = loss + self.args.contrastive_weight * losses["contrastive_loss"]
-        for name, value in losses.items():
-            self._components[name].append(value.detach())
+            losses["contrastive_loss"] = self._contrastive_loss(outputs.projection[is_span], torch.cat(types)[is_span])
+        self.loss_means.add(losses)
+        weights = {"mlm_loss": self.args.mlm_weight, "contrastive_loss": self.args.contrastive_weight}
+        loss = sum(weights.get(name, 1.0) * value for name, value in losses.items())
         return (loss, outputs) if return_outputs else loss
+
+    def _source_loss(self, log_probabilities: Tensor, spans: dict[str, Tensor]) -> Tensor:
+        """L_src of log probabilities, or of log similarities [source rows, words, length, types]."""
+        rows = len(log_probabilities)
+        losses = nll(log_probabilities, spans["labels"][:rows])
+        return reduce_spans(losses, spans["span_mask"][:rows], self.args.loss_reduction, self.mean_spans[0])
+
+    def _denoise(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
+        """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
+        words, length, types]."""
+        soft = denoiser.step(projection.detach(), **spans, step=self.state.global_step, beta=self.beta())
+        return prune_overlaps(soft, spans["span_mask"][len(projection) - len(soft) :]) if self.args.prune_pseudo_labels else soft
+
+    def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:
+        """L_tgt: [target rows, words, length, types], the same, bool [target rows, words, length]."""
+        predicted = log_probabilities.exp().log_softmax(-1) if self.args.double_softmax else log_probabilities
+        return reduce_spans(soft_cross_entropy(predicted, wanted), is_span, self.args.loss_reduction, self.mean_spans[1])
+
+    def _projection_loss(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
+        """L_src of a classifier by the similarity to the prototypes. [source rows, words, length, D]"""
+        vectors = denoiser.centered(projection, torch.zeros_like(spans["window"][: len(projection)]))
+        similarity = denoiser.prototypes.similarity(vectors) / 0.1
+        return self._source_loss(similarity.log_softmax(-1), spans)
 
     def _contrastive_loss(self, vectors: Tensor, types: Tensor) -> Tensor:
         """Over the entity spans of both languages and the share of O spans that the datastore keeps. [spans, D], [spans]."""
@@ -213,30 +224,20 @@ class GlodeTrainer(Trainer):
         kept = (types != 0) | lucky
         return supervised_contrastive(vectors[kept], types[kept])
 
-    def _reduce(self, losses: Tensor, span_mask: Tensor, mean_spans: float) -> Tensor:
-        """Average [rows, words, length] losses over the spans, so that a span's weight does not depend on its neighbours in the
-        batch ("span": by the corpus' mean number of spans), or within each window first ("sentence")."""
-        totals = (losses * span_mask).sum((1, 2))
-        if self.args.loss_reduction == "span":
-            return totals.mean() / mean_spans
-        return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
-
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        if self.state.epoch is not None and int(self.state.epoch) + 1 < self.args.refine_start_epoch:
-            return None
-        done = self.state.global_step / max(self.state.max_steps, 1)
-        return self.args.beta_start + (self.args.beta_end - self.args.beta_start) * done
+        settings = self.args.denoising_settings
+        epoch = settings.refine_start_epoch if self.state.epoch is None else int(self.state.epoch)
+        return settings.beta(epoch, self.state.global_step / max(self.state.max_steps, 1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the loss components since the last log line.
+        """Adds the means of the parts of the loss, over all processes and the steps since the last log line.
 
         Raises:
             InputError: one of them is not a number any more.
         """
         if "loss" in logs:
-            means = {name: torch.stack(values).mean().item() for name, values in self._components.items()}
-            self._components.clear()
+            means = self.loss_means.take()
             if lost := [name for name, value in means.items() if not math.isfinite(value)]:
                 raise InputError(
                     f"{lost[0]} is {means[lost[0]]} at step {self.state.global_step}. Lower --learning_rate or train in full "
@@ -254,95 +255,45 @@ class GlodeTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
         inputs = self._prepare_inputs(inputs)
-        logits, span_mask, window = self._logits(model, inputs)
-        return None, entities_by_word(logits, span_mask), window
+        return None, entities_by_word(self._logits(model, inputs), inputs["span_mask"]), inputs["window"]
 
     @torch.no_grad()
-    def _logits(self, model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        known = ("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens")
-        known += ("first_token", "last_token", "word_shapes")
+    def _logits(self, model, inputs: dict[str, Tensor]) -> Tensor:
         with self.accelerator.autocast():
-            logits = model(**{name: inputs[name] for name in known if name in inputs}).logits
-        return logits, inputs["span_mask"], inputs["window"]
+            return model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}).logits
 
-    def predict_entities(self, windows: Dataset, sentences: int) -> list[list[tuple[int, int, str]]]:
+    def predict_entities(self, windows: Dataset, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
         compute_metrics, self.compute_metrics = self.compute_metrics, None
         prediction = self.predict(TwoStreams(windows, None))
         self.compute_metrics = compute_metrics
         return merge_windows([by_window(prediction)], windows, sentences, self.model.config.id2label)
 
-    def _dev_scores(self, prediction) -> dict[str, float]:
-        found = merge_windows([by_window(prediction)], self.dev, len(self.dev_references), self.model.config.id2label)
-        scores = entity_scores(self.dev_references, found)
-        return {name: scores[name] for name in ("precision", "recall", "f1")}
+    # ------------------------------------------------------------------------------------------------------ pseudo labels
 
     def assign_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
         """Soft labels of every span of the target text, from this trainer's (source) model."""
         labels = self.empty_pseudo_labels(windows)
         self.model.eval()
         dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
-        for inputs in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
-            inputs = self._prepare_inputs(inputs)
-            logits, _, window = self._logits(self.model, inputs)
-            labels.write(window + len(windows), inputs["own_start"], logits.softmax(-1), gather=self._gather)
+        for batch in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
+            inputs = self._prepare_inputs(batch)
+            probabilities = self._logits(self.model, inputs).softmax(-1)
+            labels.write(inputs["window"], inputs["own_start"], probabilities, gather=self._gather)
         return labels
 
     def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
-        """Pseudo labels of target windows, all "O": in memory, or beyond `pseudo_labels_in_memory` in a file. It loses its name
-        as soon as all processes have it open, so that nothing is left of it, whatever ends the run."""
-        words = numbers(windows, "own_end") - numbers(windows, "own_start")
-        length, types, file = self.model.config.max_span_length, self.model.config.num_labels, None
-        megabytes = 4 * int(words.sum()) * length * types / 2**20
-        if megabytes > self.args.pseudo_labels_in_memory:
-            file = Path(self.args.output_dir, f"_pseudo_labels-{platform.node()}.float16")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if self.args.should_log:
-                logger.warning(f"Pseudo labels of {megabytes:,.0f} MB lie in a file in {file.parent}, in half precision.")
-        labels = PseudoLabels(words, length, types, self.args.device, file)
-        self.accelerator.wait_for_everyone()
-        if file is not None:
-            file.unlink(missing_ok=True)
-        return labels
+        """Pseudo labels of target windows, all "O", in memory or in a file."""
+        return empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
 
-    def pseudo_entities(self, sentences: int) -> list[list[tuple[int, int, str]]]:
+    def pseudo_entities(self, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) that the pseudo labels of each target sentence say."""
-        found = (entities_by_word(soft.log(), span_mask).numpy(force=True) for soft, span_mask in self._pseudo_batches())
-        return merge_windows(found, self.train_dataset.target, sentences, self.model.config.id2label)
+        return self.report.entities(sentences)
 
-    def pseudo_label_reports(self, references: Sequence | None) -> dict[str | None, dict]:
-        """Spans per type, mean confidence, and F1 where the target text has gold entities: of all target text (None) and, where
-        there are several, of each language."""
-        names, types = self.model.config.id2label, self.model.config.num_labels
-        number = max(len(self.languages), 1)
-        totals, at = torch.zeros(number, types + 1, dtype=torch.float64), 0  # spans per type, confidence
-        for soft, span_mask in self._pseudo_batches():
-            score, label = soft.max(-1)
-            language = self.denoiser.languages[at : at + len(soft)]
-            at += len(soft)
-            spans = (F.one_hot(label, types) * span_mask[..., None]).sum((1, 2))
-            of_windows = torch.cat([spans, (score * span_mask).sum((1, 2), dtype=torch.float64)[:, None]], dim=1)
-            totals += (F.one_hot(language, number).T.double() @ of_windows).cpu()
-        found = self.pseudo_entities(len(references)) if references is not None else None
-
-        def report(rows: slice, sentences: range | None) -> dict:
-            *spans, confidence = totals[rows].sum(0).tolist()
-            report = {"confidence": confidence / sum(spans)}
-            if references is not None:
-                part = slice(sentences.start, sentences.stop) if sentences is not None else slice(None)
-                gold = references[part]
-                scores = entity_scores(gold, of_known_types(gold, found[part]))
-                report |= {name: scores[name] for name in ("precision", "recall", "f1")}
-            return report | {"spans": {names[i]: int(n) for i, n in enumerate(spans)}}
-
-        reports = {None: report(slice(None), None)}
-        return reports | {name: report(slice(i, i + 1), part) for i, (name, part) in enumerate(self.languages.items())}
-
-    def _pseudo_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pseudo labels [rows, words, length, types] and the grid [rows, words, length] of all target windows, in order."""
-        for batch in grids(self.train_dataset.target, self.model.config.max_span_length):
-            window, own_start, span_mask = (tensor.to(self.args.device) for tensor in batch)
-            yield self.denoiser.pseudo_labels.read(window, own_start, span_mask.shape[1]), span_mask
+    @property
+    def pseudo_label_history(self) -> list[dict]:
+        """Of each epoch what `PseudoLabelReport.summary` says of the pseudo labels, with its number."""
+        return self.denoising_callback.history
 
     # -------------------------------------------------------------------------------------------------------- checkpoints
 
@@ -354,11 +305,10 @@ class GlodeTrainer(Trainer):
         if self.denoiser is not None:
             state = self.denoiser.state_dict()  # gathers: every process takes part
             if self.args.should_save:
-                partial = Path(output_dir, f".{DENOISING_STATE}")
-                save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, partial)
-                partial.replace(Path(output_dir, DENOISING_STATE))
+                save_denoising(Path(output_dir, DENOISING_STATE), state, self.pseudo_label_history)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.denoiser is not None:
-            self.denoiser.load_state_dict(load_file(Path(checkpoint, DENOISING_STATE)))
+            state, self.denoising_callback.history = load_denoising(Path(checkpoint, DENOISING_STATE))
+            self.denoiser.load_state_dict(state)

@@ -1,109 +1,114 @@
 """What a target-stage step costs on a GPU: python benchmarks/gpu.py
 
-An XLM-R-large-shaped encoder with random weights in bf16, 32 sentences of about 64 tokens of each stream, L = 8, 50,000 stored
+An XLM-R-large-shaped encoder with random weights in bf16, 32 sentences of about 64 tokens of each stream, L = 8, 200,000 stored
 vectors: the project's step beside the bare encoder's and the sequential step, as benchmarks/speed.py has them; model FLOP
-utilisation (what the encoder alone computes in the time of a whole step, of what the GPU can do); and where a step waits for the
-GPU (host synchronisations by line). Bars: step / encoder <= 1.10, sequential / step >= 4, no synchronisation.
+utilisation (what the encoder alone computes in the time of a whole step, of what the GPU can do); how often a step waits for the
+GPU (host synchronisations); and words a second of tagging. Bars: step / encoder <= 1.10, sequential / step >= 4, at most 3
+synchronisations. Writes benchmarks/results/gpu.csv.
 
-Without a GPU it says so, and benchmarks/results/gpu.json stays as it is; --tiny runs the same code on a CPU with a tiny
-encoder, for the code's sake, and writes nothing.
+Without a GPU it says so and writes nothing; --tiny runs the same code with a tiny encoder on what is there, and writes nothing.
 """
 
 import argparse
-import json
 import sys
 import tempfile
+import time
 import warnings
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from common import ROOT, machine, print_bars, write_rows
+from speed import DEMO, Bench, Parts, Setting, measure, target_trainer, token_sets, training_arguments
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, AutoTokenizer, XLMRobertaConfig
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, XLMRobertaConfig
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from crossner import machine  # noqa: E402
-from speed import Setting, as_trained, measure, target_trainer, token_sets  # noqa: E402
+from glode.corpora.labels import label_names
+from glode.corpora.reading import load_corpus
+from glode.run.embedded import convert_e5
+from modeling_glode import GlodeConfig, GlodeModel
 
-import run_crossner  # noqa: E402
-from trainer_glode import GlodeTrainer  # noqa: E402
-
-SETTING = Setting(50_000, length=8, batch=32, joined=4)  # four of the demo's sentences are about 64 tokens
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
-def random_backbone(shape: dict[str, int], directory: str) -> str:
-    """An encoder of this shape with random weights and the demo's tokenizer, as a directory."""
-    demo = run_crossner.Run(*run_crossner.parse_arguments(["--target_lang", "de", "--output_dir", f"{directory}/demo"]))
-    tokenizer = AutoTokenizer.from_pretrained(demo.path)
-    pieces = 250_002 if shape is LARGE else len(tokenizer)  # as XLM-R has
-    config = XLMRobertaConfig(vocab_size=pieces, max_position_embeddings=514, type_vocab_size=1, **shape)
-    AutoModel.from_config(config).save_pretrained(f"{directory}/encoder")
-    tokenizer.save_pretrained(f"{directory}/encoder")
-    return f"{directory}/encoder"
+def random_parts(shape: dict[str, int], pieces: int, tokenizer: PreTrainedTokenizerBase, directory: Path, seed: int) -> Parts:
+    """The demo's corpora, and a model on an encoder of this shape with random weights."""
+    source, target = load_corpus(str(DEMO / "en" / "train.iob2"), True), load_corpus(str(DEMO / "de" / "unlabeled.txt"), False)
+    torch.manual_seed(seed)
+    encoder = XLMRobertaConfig(vocab_size=pieces, max_position_embeddings=514, type_vocab_size=1, **shape)
+    AutoModel.from_config(encoder).save_pretrained(directory / "encoder")
+    config = GlodeConfig(encoder, max_span_length=16, id2label=dict(enumerate(label_names(source))))
+    model = GlodeModel.from_encoder(str(directory / "encoder"), config)
+    arguments = training_arguments(directory, bf16=shape is LARGE, seed=seed, freeze_embeddings=False)
+    return Parts(model, tokenizer, arguments, source, target)
 
 
-def encoder_flops(trainer: GlodeTrainer) -> tuple[int, int]:
-    """What the encoder's forward and backward compute for a batch, and the tokens of that batch."""
-    indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
-    parts = token_sets(trainer, trainer.train_dataset.__getitems__(indices))
-    with FlopCounterMode(display=False) as counter, trainer.accelerator.autocast():
-        sum(trainer.model.encoder(**part).last_hidden_state.sum() for part in parts).backward()
-    trainer.optimizer.zero_grad()
-    return counter.get_total_flops(), sum(part["input_ids"].numel() for part in parts)
+def flop_utilisation(bench: Bench, rows: list[dict], seconds: float, gpu: str | None) -> float | None:
+    """What the encoder's forward and backward compute for a batch, of what the GPU can do in the seconds of a step."""
+    with FlopCounterMode(display=False) as counter, bench.trainer.accelerator.autocast():
+        sum(bench.model.encoder(**part).last_hidden_state.sum() for part in token_sets(bench.trainer, rows)).backward()
+    bench.model.zero_grad()
+    peak = next((value for name, value in PEAK_FLOPS.items() if gpu and name in gpu), None)
+    return round(counter.get_total_flops() / seconds / peak, 4) if peak else None
 
 
-def synchronisations(trainer: GlodeTrainer) -> dict[str, int]:
-    """How often a step waits for the GPU, by file and line."""
-    indices = list(trainer.sampler)[: 2 * trainer.args.per_device_train_batch_size]
-    batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.__getitems__(indices)))
+def synchronisations(bench: Bench, rows: list[dict]) -> int:
+    """How often a step waits for the GPU; where, is printed."""
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.compute_loss(as_trained(trainer), batch).backward()
+        bench.step(rows)
     torch.cuda.set_sync_debug_mode("default")
-    trainer.optimizer.zero_grad()
-    places = (f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message))
-    return dict(Counter(places).most_common())
+    places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    print("synchronisations:", *places)
+    return len(places)
 
 
-def main() -> int:
+def words_a_second(parts: Parts, number: int) -> float:
+    """Of `predict`, over so many of the demo's sentences."""
+    sentences = (list(parts.target["words"]) * (number // len(parts.target) + 1))[:number]
+    parts.model.predict(sentences[:64], parts.tokenizer)
+    start = time.perf_counter()
+    parts.model.predict(sentences, parts.tokenizer, batch_size=64)
+    return round(sum(map(len, sentences)) / (time.perf_counter() - start), 1)
+
+
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="the same code with a tiny encoder on whatever is there")
+    parser.add_argument("--tokenizer", help="directory of a fast tokenizer. Default: the embedded encoder's")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     if gpu is None and not options.tiny:
         print("no GPU here: not measured")
         return 0
-    with tempfile.TemporaryDirectory() as directory:
-        backbone = random_backbone(TINY if options.tiny else LARGE, directory)
-        argv = f"--config {ROOT}/glode/run/recipes/demo.yaml --target_lang de "
-        argv += f"--model_name_or_path {backbone} --output_dir {directory}/run"
-        argv += f" --max_span_length 16 --bf16 {str(not options.tiny).lower()} --freeze_embeddings false --report_to none"
-        argv += " --disable_tqdm true --eval_strategy no --save_strategy no --load_best_model_at_end false"
-        run = run_crossner.Run(*run_crossner.parse_arguments([*argv.split(), "--seed", str(options.seed)]))
-        trainer = target_trainer(run, run.fresh_model(), SETTING, options.seed)
+    # Four of the demo's sentences are about 64 tokens.
+    setting = Setting(2_000, batch=2, joined=4) if options.tiny else Setting(200_000, batch=32, joined=4)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        text = (line for path in DEMO.glob("*/*") for line in path.read_text(encoding="utf-8").splitlines())
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or convert_e5(directory, text))
+        pieces = len(tokenizer) if options.tiny else 250_002  # as XLM-R has
+        parts = random_parts(TINY if options.tiny else LARGE, pieces, tokenizer, directory, options.seed)
+        trainer = target_trainer(parts, setting, options.seed)
         figures = measure(trainer, options.repeats, options.seed)
-        flops, tokens = encoder_flops(trainer)
-        peak = next((value for name, value in PEAK_FLOPS.items() if gpu and name in gpu), None)
-        rate = flops / tokens * figures["tokens"] / figures["median"]["step"]
-        figures["model FLOP utilisation"] = round(rate / peak, 4) if peak else "not known: the GPU's peak is not in PEAK_FLOPS"
-        figures["synchronisations"] = synchronisations(trainer) if gpu else "not measured: no GPU"
-    Console().print_json(data=figures)
-    if not options.tiny:
-        content = {"machine": machine() | {"gpu": gpu}, "setting": asdict(SETTING), "encoder": LARGE, "seed": options.seed}
-        path = ROOT / "benchmarks" / "results" / "gpu.json"
-        path.write_text(json.dumps(content | figures, indent=2) + "\n", encoding="utf-8")
-    return 0
+        bench, indices = Bench(trainer), torch.tensor(list(trainer.sampler)[: 2 * setting.batch])
+        rows = bench.rows(indices)
+        figures["model FLOP utilisation"] = flop_utilisation(bench, rows, float(figures["step"]), gpu)
+        figures["synchronisations"] = synchronisations(bench, rows) if gpu else None
+        figures["words a second"] = words_a_second(parts, 100 if options.tiny else 5000)
+    print(figures)
+    if options.tiny:
+        return 0
+    write_rows("gpu", [figures | {"seed": options.seed, "gpu": gpu} | machine()])
+    bars = (("step / encoder", "<=", 1.10), ("sequential / step", ">=", 4.0), ("synchronisations", "<=", 3))
+    return 0 if print_bars((name, float(figures[name]), sign, bar) for name, sign, bar in bars) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

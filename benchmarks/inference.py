@@ -28,7 +28,7 @@ SpanMarker 1.8 asks for transformers < 5 and GLiNER 0.2 for transformers < 5.17.
 
 and then --span_marker_python others/bin/python --gliner_python others/bin/python; what is not installed is not measured.
 Memory is the resident memory of the whole process, interpreter and libraries included: when the model is loaded, and at its peak.
-Writes benchmarks/results/inference.json; says where a bar falls short, and exits with 0 all the same.
+Results: benchmarks/results/inference.csv. Says where a bar falls short, and exits with 0 all the same.
 """
 
 import argparse
@@ -38,20 +38,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from common import ROOT, Row, machine, print_bars, write_rows
 from transformers import AutoTokenizer
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from crossner import machine  # noqa: E402
-
-from glode.corpora.reading import load_corpus  # noqa: E402
-from glode.publishing.token_classifier import running_text, tag_names  # noqa: E402
-from modeling_glode import GlodeModel  # noqa: E402
+from glode.corpora.reading import load_corpus
+from glode.publishing.token_classifier import running_text, tag_names
+from modeling_glode import GlodeModel
 
 OURS = ("span model", "span model, pipeline", "token classifier", "token classifier, pipeline")
 OTHERS = {  # and the argument that names their interpreter
@@ -73,18 +70,22 @@ class Worker:
         self.system, self.log = system, setup / f"{system}.log"
         command = [python, str(ROOT / "benchmarks" / "inference_worker.py"), system, str(setup), str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, env=environment, stderr=log, **pipes)
+        with open(self.log, "w", encoding="utf-8") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+            self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
 
     def answer(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.system} has stopped:\n{self.log.read_text()[-3000:]}")
+        """The next line that it writes.
+
+        Raises:
+            RuntimeError: it has stopped.
+        """
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"{self.system} has stopped:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
         return json.loads(line)
 
     def tag(self, texts: list[str], batch_size: int) -> dict:
-        """Tag texts: `seconds`, how many entities (or tags) were `found`, and the process' `memory` in MB, `now` and `peak`."""
+        """Tag texts: `seconds`, how many entities (or tags) were `found`, and the process' `peak` memory in MB."""
         print(json.dumps({"texts": texts, "batch_size": batch_size}), file=self.process.stdin, flush=True)
         return self.answer()
 
@@ -96,7 +97,7 @@ class Worker:
 def prepare(directory: Path, setup: Path) -> dict:
     """Write into `setup` what the workers need: the encoder as a checkpoint of its own, types and limits."""
     model = GlodeModel.from_pretrained(directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)
     model.encoder.save_pretrained(setup / "encoder")
     tokenizer.save_pretrained(setup / "encoder")
     path = setup / "encoder" / "tokenizer_config.json"
@@ -115,61 +116,51 @@ def prepare(directory: Path, setup: Path) -> dict:
     return settings
 
 
-def measure(workers: list[Worker], texts: list[str], words: int, options: argparse.Namespace) -> tuple[dict, dict]:
-    """The figures of each system, and its seconds in each turn but the first, which warms up."""
-    loaded = {worker.system: worker.answer() for worker in workers}
-    figures = {}
-    for system, hello in loaded.items():
-        if "missing" in hello:
-            install = "pip install -r benchmarks/requirements-inference.txt in an environment of its own, then"
-            how = f"; {install} --{OTHERS[system]}" if system in OTHERS else ""
-            figures[system] = {"not measured": hello["missing"] + how}
-    present = [worker for worker in workers if worker.system not in figures]
-    tagged = {worker.system: [] for worker in present}
+def measure(workers: Sequence[Worker], texts: list[str], options: argparse.Namespace) -> list[dict]:
+    """A row a system. The first turn warms up."""
+    hello = {worker.system: worker.answer() for worker in workers}
+    present = [worker for worker in workers if "missing" not in hello[worker.system]]
+    tagged, alone = ({worker.system: [] for worker in present} for _ in range(2))
     for _ in range(options.repeats + 1):
         for worker in present:
             tagged[worker.system].append(worker.tag(texts, options.batch_size))
-    alone = {worker.system: [] for worker in present}
     for _ in range(options.single_repeats + 1):
         for worker in present:
             alone[worker.system].append(worker.tag([texts[len(texts) // 2]], 1)["seconds"])
-    seconds = {system: [answer["seconds"] for answer in answers[1:]] for system, answers in tagged.items()}
-    for system, values in seconds.items():
-        figures[system] = {
-            "words a second": round(words / statistics.median(values), 1),
-            "ms of one sentence": round(1000 * statistics.median(alone[system][1:]), 2),
-            "MB loaded": loaded[system]["memory"].get("now"),
-            "MB at the peak": tagged[system][-1]["memory"].get("peak"),
-            "found": tagged[system][-1]["found"],
-            "seconds": [round(value, 4) for value in values],
-            "versions": loaded[system]["versions"],
-        }
-    return {worker.system: figures[worker.system] for worker in workers}, seconds
-
-
-def compare(seconds: dict[str, list[float]]) -> list[dict]:
-    """The bars, with the ratio of words a second (None where it could not be measured)."""
     rows = []
-    for system, other, bar in BARS:
-        measured = system in seconds and other in seconds
-        ratios = [b / a for a, b in zip(seconds[system], seconds[other], strict=True)] if measured else []
-        ratio = round(statistics.median(ratios), 3) if measured else None
-        rows.append({"system": system, "other": other, "ratio": ratio, "bar": bar, "met": ratio >= bar if measured else None})
+    for worker in workers:
+        if worker not in present:
+            print(f"{worker.system} not measured: {hello[worker.system]['missing']}")
+            continue
+        answers = tagged[worker.system][1:]
+        row = {
+            "system": worker.system,
+            "ms of one sentence": f"{1000 * statistics.median(alone[worker.system][1:]):.2f}",
+            "MB loaded": hello[worker.system]["now"],
+            "MB at the peak": answers[-1]["peak"],
+            "found": answers[-1]["found"],
+            "seconds": " ".join(f"{answer['seconds']:.4f}" for answer in answers),
+        }
+        rows.append(row | {"cpu": machine()["cpu"], "versions": hello[worker.system]["versions"]})
     return rows
 
 
-def table(figures: dict[str, dict]) -> Table:
-    grid = Table(title="words a second, ms of one sentence, MB loaded and at the peak")
-    columns = ("words/s", "ms", "MB", "MB peak", "found")
-    for column in ("system", *columns):
-        grid.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
-    for system, row in figures.items():
-        names = ("words a second", "ms of one sentence", "MB loaded", "MB at the peak", "found")
-        grid.add_row(system, *(str(row.get(name, "-")) for name in names))
-    return grid
+def seconds_of(row: Row) -> list[float]:
+    """Of each timed turn."""
+    return [float(value) for value in row["seconds"].split()]
 
 
-def main() -> None:
+def bars(rows: Sequence[Row]) -> list[tuple[str, float, str, float]]:
+    """Each of BARS that was measured: name, the ratio of words a second, at least, bar."""
+    found, measured = {row["system"]: seconds_of(row) for row in rows}, []
+    for system, other, bar in BARS:
+        if system in found and other in found:
+            ratios = [b / a for a, b in zip(found[system], found[other], strict=True)]
+            measured.append((f"{system} / {other}", statistics.median(ratios), ">=", bar))
+    return measured
+
+
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="directory of a span model")
     parser.add_argument("--texts", help="labelled corpus whose sentences are tagged; default: the demo's German test set")
@@ -180,7 +171,7 @@ def main() -> None:
     parser.add_argument("--single_repeats", type=int, default=50, help="timed turns of one sentence, the one of median length")
     parser.add_argument("--span_marker_python", default=sys.executable, help="interpreter of an environment with SpanMarker")
     parser.add_argument("--gliner_python", default=sys.executable, help="interpreter of an environment with GLiNER")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if not (options.model / "config.json").is_file():
         parser.error(f"--model {options.model}: no model is there. Train one: accelerate launch run_crossner.py --target_lang de")
     corpus = load_corpus(options.texts or str(ROOT / "glode/run/demo" / "de" / "test.iob2"), labelled=True)
@@ -193,37 +184,23 @@ def main() -> None:
         setup = prepare(options.model, Path(directory))
         workers = [Worker(system, python, Path(directory), options.threads) for system, python in pythons.items()]
         try:
-            figures, seconds = measure(workers, texts, words, options)
+            rows = measure(workers, texts, options)
         finally:
             for worker in workers:
                 worker.close()
-    bars = compare(seconds)
-    settings = {
-        "texts": len(texts),
-        "words": words,
-        "batch": options.batch_size,
-        "threads": options.threads,
-        "repeats": options.repeats,
-        "repeats of one sentence": options.single_repeats,
-        "the one sentence": texts[len(texts) // 2],
-        "seed": 0,
-        "L": setup["max_span_length"],
-        "types": setup["types"],
-        "token classifier": "trained" if setup["token_classifier"] else "random",
-    }
-    path = ROOT / "benchmarks" / "results" / "inference.json"
-    record = {"settings": settings, "machine": machine(), "systems": figures, "bars": bars}
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    console = Console()
-    console.print(table(figures))
-    for system, row in figures.items():
-        if "not measured" in row:
-            console.print(f"{system} not measured: {row['not measured']}")
-    for row in bars:
-        verdict = {True: "met   ", False: "MISSED", None: "not measured"}[row["met"]]
-        console.print(f"{verdict} {row['system']} / {row['other']}: {row['ratio']} (>= {row['bar']})")
-    print(__doc__[__doc__.index("What differs") : __doc__.index("\n\nSpanMarker 1.8")])
+    classifier = "trained" if setup["token_classifier"] else "random"
+    settings = {"texts": len(texts), "words": words, "batch": options.batch_size, "threads": options.threads}
+    settings |= {"L": setup["max_span_length"], "token classifier": classifier}
+    rows = [{"system": row["system"], "words a second": words_a_second(row, words)} | row | settings for row in rows]
+    for row in rows:
+        print(row)
+    write_rows("inference", rows)
+    print_bars(bars(rows))
+
+
+def words_a_second(row: dict, words: int) -> str:
+    return f"{words / statistics.median(seconds_of(row)):.1f}"
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -124,10 +124,10 @@ SYSTEMS = {
 
 
 def resident() -> dict[str, int]:
-    """MB of this process in memory, now and at most so far; empty where the system does not tell."""
+    """MB of this process in memory, now and at most so far; 0 where the system does not tell."""
     status = Path("/proc/self/status")
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    return {name: int(lines[key].split()[0]) // 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM")) if key in lines}
+    return {name: int(lines.get(key, "0").split()[0]) // 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
 
 
 def main() -> None:
@@ -148,13 +148,13 @@ def main() -> None:
         tag = load(setup, str(Path(directory, "encoder")))
     except ImportError as error:
         return answer(missing=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-    answer(versions={name: version(name) for name in ("torch", "transformers", *packages)}, memory=resident())
+    answer(versions=", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", *packages)), **resident())
     for line in sys.stdin:
         request = json.loads(line)
         start = time.perf_counter()
         found = tag(request["texts"], request["batch_size"])
         seconds = time.perf_counter() - start
-        answer(seconds=seconds, found=sum(map(len, found)), memory=resident())
+        answer(seconds=seconds, found=sum(map(len, found)), **resident())
 
 
 if __name__ == "__main__":

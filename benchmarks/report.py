@@ -1,393 +1,450 @@
-"""RESULTS.md and its pictures, from the results files of the study alone: the same files give the same bytes."""
+"""RESULTS.md and the pictures in docs/, from benchmarks/results/*.csv alone: python benchmarks/report.py
 
-import json
-import math
-import statistics
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
-from itertools import chain
-from pathlib import Path
-
-import numpy as np
-from analysis import ERRORS, LENGTHS, randomisation_test
-from grid import Suite
-from matplotlib.figure import Figure
-
-NONE = "not measured"
-COMPARED = ("glode", "without-denoising")
-HEAD = """# Results
-
-Written by `python benchmarks/study.py --report` from the files in benchmarks/results/study; do not edit. The data:
-benchmarks/suites/*.yaml, the baselines: docs/baselines.md.
-
-Each figure is the mean and, after ±, the standard deviation over seeds, whose number stands in brackets. **F1** is strict: every
-gold entity of the test set counts. **Protocol** is the paper's, which leaves out gold entities that the span grid cannot hold.
-**Gap** is the share of the way from the plain to the supervised model (strict F1, means over seeds) that a method goes.
-Checkpoints are chosen by source dev; the target's gold is read for these reports alone, except by the supervised model. Figures
-of the paper itself (XLM-R-large) are not set beside: its tables were not at hand, and no number is quoted from memory.
+The same tables give the same bytes.
 """
 
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-class Results:
-    """The results of a suite: lists of cells, one a seed, by pair and variant."""
+import inference
+import numpy as np
+import speed
+from common import ROOT, Row, read_rows, table
+from matplotlib.figure import Figure
+from scale import READING
+from study import Suite
 
-    def __init__(self, suite: Suite, directory: Path):
-        self.suite = suite
-        self.cells: dict[tuple[str, str], list[dict]] = {}
-        for cell in sorted(suite.cells(), key=lambda cell: cell.seed):
-            if (path := cell.file(directory / suite.name)).exists():
-                content = json.loads(path.read_text(encoding="utf-8"))
-                self.cells.setdefault((cell.pair, cell.variant), []).append(content)
+UNKNOWN = "-"
+HEAD = """# Results
 
-    def get(self, pair: str, variant: str) -> list[dict]:
-        """The cells of all seeds; an empty list where nothing is measured."""
-        return self.cells.get((pair, variant), [])
-
-    def of_seeds(self, seeds: Sequence[int]) -> "Results":
-        """The results of these seeds alone."""
-        some = copy(self)
-        some.cells = {key: kept for key, cells in self.cells.items() if (kept := [c for c in cells if c["seed"] in seeds])}
-        return some
-
-    def mean(self, pair: str, variant: str, value: Callable[[dict], float]) -> float | None:
-        """The mean over seeds of a value of the cells."""
-        cells = self.get(pair, variant)
-        return statistics.mean(map(value, cells)) if cells else None
-
-    def summed(self, pair: str, variant: str, name: str) -> dict[str, np.ndarray]:
-        """A cell's {group: counts}, summed over seeds."""
-        total: dict[str, np.ndarray] = {}
-        for cell in self.get(pair, variant):
-            for group, counts in cell[name].items():
-                total[group] = total.get(group, 0) + np.array(counts)
-        return total
+Written by `python benchmarks/report.py` from the tables in [benchmarks/results](benchmarks/results); do not edit. Seconds of one
+machine mean little on another: compare ratios.
+"""
+STUDY = """F1 is strict, in percent of the target's test set: every gold entity counts. Each figure is the mean over seeds,
+whose number stands in brackets, ± their standard deviation. "Of the way" is the share of the way from the plain model to the
+one that is supervised by target labels. Checkpoints are chosen by source dev; target labels are read for these reports alone,
+except by the supervised model. p: paired approximate randomisation over test sentences against {baseline}, 10,000 trials,
+two-sided, counts summed over seeds.
+"""
+PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework for Cross-lingual Named Entity Recognition"
+(Ding et al., IJCAI 2024), means of three runs: paper, XLM-R-large, in the paper's protocol, which leaves out gold entities that
+the span grid cannot hold. Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
+"""
+STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
 
 
-def strict(cell: dict) -> float:
-    return cell["scores"]["test"]["strict"]["f1"]
+# --------------------------------------------------------------------------------------------------------------- the study
 
 
-def protocol(cell: dict) -> float:
-    return cell["scores"]["test"]["paper"]["f1"]
+class Cells:
+    """The rows of a suite in study.csv, and its tests."""
+
+    def __init__(self, suite: Suite, rows: Iterable[Row], tests: Iterable[Row]):
+        self.suite, self.rows = suite, [row for row in rows if row["suite"] == suite.name]
+        self.tests = {(row["pair"], row["variant"]): row for row in tests if row["suite"] == suite.name}
+
+    def f1(self, pair: str, variant: str, column: str = "f1") -> dict[str, float]:
+        """{seed: F1} of a variant."""
+        found = (row for row in self.rows if (row["pair"], row["variant"]) == (pair, variant))
+        return {row["seed"]: float(row[column]) for row in sorted(found, key=lambda row: int(row["seed"]))}
+
+    def mean(self, pair: str, variant: str) -> float | None:
+        return statistics.mean(values) if (values := self.f1(pair, variant).values()) else None
+
+    def labels(self, pair: str, variant: str) -> list[float]:
+        """F1 of the pseudo labels, before the first epoch and after each, means over seeds."""
+        rows = [row["label_f1"].split() for row in self.rows if (row["pair"], row["variant"]) == (pair, variant)]
+        return [statistics.mean(map(float, values)) for values in zip(*rows, strict=False)]
+
+    def share(self, pairs: Sequence[str], variant: str) -> float | None:
+        """The share of the way from plain to supervised, in percent, over pairs; None where one of the three is not measured."""
+        means = [[self.mean(pair, name) for pair in pairs] for name in ("plain", variant, "supervised")]
+        if any(mean is None for side in means for mean in side):
+            return None
+        low, here, high = map(sum, means)
+        return 100 * (here - low) / (high - low) if high > low else None
+
+    def differences(self, variant: str, other: str) -> list[float]:
+        """F1 of a variant minus that of another, cell by cell of the pairs and seeds that both have."""
+        found = []
+        for pair in self.suite.pairs:
+            ours, theirs = self.f1(pair, variant), self.f1(pair, other)
+            found += [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        return found
+
+    def title(self, variant: str) -> str:
+        return self.suite.variants[variant]["title"]
 
 
-def source_dev(cell: dict) -> float:
-    return cell["scores"]["dev"]["strict"]["f1"]
-
-
-def spread(values: Sequence[float]) -> str:
+def spread(values: Iterable[float]) -> str:
     """ "54.9 ± 0.8 (3)"."""
-    if not values:
-        return NONE
+    if not (values := list(values)):
+        return UNKNOWN
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{deviation} ({len(values)})"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, its first column to the left."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows)) + "\n"
+def shown(value: float | None, form: str = ".1f") -> str:
+    return UNKNOWN if value is None else f"{value:{form}}"
 
 
-def scores_table(results: Results, content: dict) -> str:
-    """Rows of variants; for each pair strict F1, the paper's protocol, and the share of the gap. All of the table's seeds."""
-    pairs, results = content["pairs"], results.of_seeds(content.get("seeds", results.suite.seeds))
-    rows = []
-    for variant in content["variants"]:
-        row = [results.suite.variants[variant]["title"]]
-        for pair in pairs:
-            cells = results.get(pair, variant)
-            row += [spread([strict(c) for c in cells]), spread([protocol(c) for c in cells]), gap(results, pair, variant)]
-        rows.append(row)
-    header = ["", *(f"{pair} {name}" for pair in pairs for name in ("F1", "protocol", "gap"))]
+def over_pairs(cells: Cells) -> str:
+    """One row a method, over all pairs."""
+    rows, pairs, baseline = [], list(cells.suite.pairs), cells.suite.baseline
+    for variant in cells.suite.tables[0]["variants"]:
+        means = [cells.mean(pair, variant) for pair in pairs]
+        known = [mean for mean in means if mean is not None]
+        test = cells.tests.get(("all", variant))
+        ends = [labels for pair in pairs if (labels := cells.labels(pair, variant))]
+        rise = statistics.mean(labels[-1] - labels[0] for labels in ends) if len(ends) == len(pairs) else None
+        share = cells.share(pairs, variant)
+        over = [cells.differences(variant, other) for other in ("plain", baseline)]
+        rows.append(
+            [
+                cells.title(variant),
+                shown(statistics.mean(known) if len(known) == len(pairs) else None),
+                *(shown(statistics.mean(values) if values else None, "+.1f") for values in over),
+                test["p"] if test else UNKNOWN,
+                UNKNOWN if share is None else f"{share:.0f} %",
+                shown(rise, "+.1f"),
+                str(sum(len(cells.f1(pair, variant)) for pair in pairs)),
+            ]
+        )
+    header = [
+        "",
+        "mean F1",
+        "above plain",
+        f"above {cells.title(baseline)}",
+        "p",
+        "of the way",
+        "rise of the labels' F1",
+        "cells",
+    ]
     return table(header, rows)
 
 
-def gap(results: Results, pair: str, variant: str) -> str:
-    """The share of the gap between the plain and the supervised model that a variant closes."""
-    low, high, here = (results.mean(pair, name, strict) for name in ("plain", "supervised", variant))
-    if low is None or high is None or here is None:
-        return NONE
-    return f"{100 * (here - low) / (high - low):.0f} %" if high > low else "no gap"
-
-
-def pairs_with(results: Results, *variants: str) -> list[str]:
-    """The pairs of which all these variants are measured."""
-    return [pair for pair in results.suite.pairs if all(results.get(pair, variant) for variant in variants)]
-
-
-def differences(results: Results) -> str:
-    """GLoDe minus each other variant, cell by cell of one seed: means by pair, over all of them, and on source dev."""
-    suite, rows = results.suite, []
-    pairs = pairs_with(results, "glode")
-    for variant in dict.fromkeys(chain.from_iterable(content["variants"] for content in suite.tables)):
-        by_pair = [paired_differences(results, pair, variant, strict) for pair in pairs]
-        over_all = list(chain.from_iterable(by_pair))
-        if variant == "glode" or not over_all:
-            continue
-        means = [f"{statistics.mean(values):+.1f} ({len(values)})" if values else "-" for values in by_pair]
-        won = f"{sum(value > 0 for value in over_all)} of {len(over_all)}"
-        other_dev = suite.variants[variant].get("gold") == "target"  # its checkpoint is chosen by target sentences
-        dev = [] if other_dev else chain.from_iterable(paired_differences(results, pair, variant, source_dev) for pair in pairs)
-        rows.append([suite.variants[variant]["title"], *means, mean_and_error(over_all), won, mean_and_error(list(dev))])
-    return table(["GLoDe minus", *pairs, "all", "GLoDe is better in", "source dev"], rows) if rows else f"{NONE}\n"
-
-
-def paired_differences(results: Results, pair: str, variant: str, score: Callable[[dict], float]) -> list[float]:
-    """The score of GLoDe minus that of a variant, for each seed that both have."""
-    theirs = {cell["seed"]: score(cell) for cell in results.get(pair, variant)}
-    return [score(cell) - theirs[cell["seed"]] for cell in results.get(pair, "glode") if cell["seed"] in theirs]
-
-
-def mean_and_error(values: Sequence[float]) -> str:
-    """The mean with its standard error: "+1.1 ± 0.4"."""
-    error = f" ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):+.1f}{error}" if values else "-"
-
-
-def significance(results: Results) -> str:
-    """GLoDe against no denoising, over the seeds that both have: by pair, and over the sentences of all pairs."""
-    rows, sides = [], []
-    for pair in pairs_with(results, *COMPARED):
-        ours, theirs = ({c["seed"]: np.array(c["test_sentences"]) for c in results.get(pair, v)} for v in COMPARED)
-        if seeds := sorted(ours.keys() & theirs.keys()):
-            sides.append([sum(side[seed] for seed in seeds) for side in (ours, theirs)])
-            rows.append([pair, *difference_and_p(*sides[-1]), str(len(seeds))])
-    if len(rows) > 1:
-        rows.append(["all", *difference_and_p(*map(np.concatenate, zip(*sides, strict=True))), ""])
-    return table(["", "F1 of GLoDe minus F1 w/o denoising", "p", "seeds"], rows) if rows else f"{NONE}\n"
-
-
-def difference_and_p(ours: np.ndarray, theirs: np.ndarray) -> tuple[str, str]:
-    """The difference and p of [`randomisation_test`]."""
-    difference, p = randomisation_test(ours, theirs)
-    return f"{difference:+.1f}", f"{p:.3f}"
-
-
-def errors(results: Results) -> str:
-    """Kinds of errors and recalls, summed over seeds, of the plain model and both target models."""
-    kinds, recalls = [], []
-    for pair in results.suite.pairs:
-        for variant in ("plain", *COMPARED):
-            if not results.get(pair, variant):
-                continue
-            name = [pair, results.suite.variants[variant]["title"]]
-            count = results.summed(pair, variant, "errors")
-            found = max(sum(int(count[kind]) for kind in ERRORS[:-1]), 1)
-            gold = max(sum(int(row[1]) for row in results.summed(pair, variant, "recall_by_length").values()), 1)
-            shares = [f"{100 * int(count[kind]) / found:.1f}" for kind in ERRORS[:-1]]
-            kinds.append([*name, *shares, f"{100 * int(count['missed']) / gold:.1f}"])
-            groups = results.summed(pair, variant, "recall_by_length") | results.summed(pair, variant, "recall_by_familiarity")
-            recalls.append([*name, *(rate(groups.get(group)) for group in (*LENGTHS, "seen", "unseen"))])
-    if not kinds:
-        return f"{NONE}\n"
-    first = table(["", "", *(f"{kind} %" for kind in ERRORS[:-1]), "missed, % of gold"], kinds)
-    second = table(["", "", *(f"{n} word{'s' * (n != '1')}" for n in LENGTHS), "seen names", "unseen names"], recalls)
-    return (
-        "Found entities by what is wrong with them, and gold entities that nothing found touches:\n\n"
-        f"{first}\nRecall (number of gold entities) by length, and of names that the training text of either language has or has "
-        f"not:\n\n{second}"
-    )
-
-
-def rate(counts: np.ndarray | None) -> str:
-    """[found, all] -> "61.0 (200)"."""
-    return f"{100 * counts[0] / counts[1]:.1f} ({counts[1]})" if counts is not None and counts[1] else "-"
-
-
-def refinement(results: Results) -> str:
-    """What GLoDe's refinement mended and broke, per type and length, summed over seeds."""
-    rows = []
-    for pair in pairs_with(results, "glode"):
-        for name in ("by_type", "by_length"):
-            total: dict[str, np.ndarray] = {}
-            for cell in results.get(pair, "glode"):
-                for group, counts in cell["changes"][name].items():
-                    total[group] = total.get(group, 0) + np.array(counts)
-            for group, counts in sorted(total.items()):
-                group = f"{group} word{'s' * (group != '1')}" if name == "by_length" else f"gold {group}"
-                rows.append([pair, group, *map(str, counts)])
-    return table(["", "spans", "stayed right", "mended", "broken", "stayed wrong"], rows) if rows else f"{NONE}\n"
-
-
-def costs(results: Results) -> str:
-    """When, where and how long."""
-    cells = [cell for group in results.cells.values() for cell in group]
-    if not cells:
-        return f"{NONE}\n"
-    dates = sorted({cell["date"] for cell in cells})
-    machines = sorted({json.dumps({k: v for k, v in c["machine"].items() if k != "date"}, sort_keys=True) for c in cells})
-    clock, cpu = (sum(cell[name] for cell in cells) / 3600 for name in ("seconds", "cpu_seconds"))
-    cost = f"{cpu:.1f} hours of one core ({clock:.1f} on the clock, beside other work)"
-    lines = [f"{len(cells)} of {len(results.suite.cells())} cells, {cost}, {dates[0]} to {dates[-1]}, on:\n"]
-    lines += ["- " + ", ".join(f"{k} {v}" for k, v in json.loads(m).items() if v is not None) for m in machines]
-    if extra := sorted({" ".join(cell["extra_arguments"]) for cell in cells} - {""}):
-        lines.append(f"\nwith the further arguments {', '.join(f'`{part}`' for part in extra)}")
-    return "\n".join(lines) + "\n"
-
-
-# ------------------------------------------------------------------------------------------------------------- pictures
-
-GREYS = ("0.0", "0.35", "0.6", "0.8")
-STYLES = ("-", "--", "-.", ":")
-HATCHES = ("", "///", "...", "xxx")
-
-
-def panels(pairs: Sequence[str], **labels: str) -> tuple[Figure, np.ndarray]:
-    """A figure with one panel a pair."""
-    figure = Figure(figsize=(3.2 * len(pairs), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(pairs), squeeze=False)[0]
-    for panel, pair in zip(axes, pairs, strict=True):
-        panel.set(title=pair, **labels)
-        panel.grid(axis="y", color="0.9")
-        panel.set_axisbelow(True)
-    return figure, axes
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
-def plot_by_epoch(results: Results, path: Path) -> bool:
-    """Figure 3: F1 of the pseudo labels by epoch, refined by prototypes, neighbours, both."""
-    sides = {"both": "glode", "global": "without-local", "local": "without-global"}
-    pairs = pairs_with(results, *sides.values())
-    if not pairs:
-        return False
-    figure, axes = panels(pairs, xlabel="epoch of the target stage", ylabel="F1 of the pseudo labels")
-    for panel, pair in zip(axes, pairs, strict=True):
-        for (label, variant), grey, style in zip(sides.items(), GREYS, STYLES, strict=False):
-            curves = [[entry["f1"] for entry in cell["pseudo_labels"]] for cell in results.get(pair, variant)]
-            panel.plot(np.mean(curves, axis=0), style, color=grey, marker="o", markersize=4, label=label)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize="small")
-    save(figure, path)
-    return True
-
-
-def plot_types(results: Results, path: Path) -> bool:
-    """Figures 4 and 5: shares of the entity types in source gold and target gold, and in what the models without and with MLM
-    find in the target's test set."""
-    pairs = pairs_with(results, "plain", "mlm")
-    if not pairs:
-        return False
-    figure, axes = panels(pairs, ylabel="share of the entities, %")
-    for panel, pair in zip(axes, pairs, strict=True):
-        bars = type_shares(results, pair)
-        types = sorted({name for shares in bars.values() for name in shares})
-        for row, (label, shares) in enumerate(bars.items()):
-            places = np.arange(len(types)) + 0.2 * row
-            heights = [shares.get(name, 0) for name in types]
-            panel.bar(places, heights, 0.2, label=label, color=str(0.3 + 0.2 * row), hatch=HATCHES[row], edgecolor="0.0")
-        panel.set_xticks(np.arange(len(types)) + 0.3, types)
-    axes[0].legend(fontsize="x-small")
-    save(figure, path)
-    return True
-
-
-def type_shares(results: Results, pair: str) -> dict[str, dict[str, float]]:
-    """{bars: {type: percent}}, summed over seeds."""
-
-    def per_type(variant: str, count: str) -> dict[str, int]:
-        total: dict[str, int] = {}
-        for cell in results.get(pair, variant):
-            for name, scores in cell["scores"]["test"]["strict"]["per_type"].items():
-                total[name] = total.get(name, 0) + scores[count]
-        return total
-
-    bars = {
-        "source gold": results.get(pair, "plain")[0]["source_types"],
-        "target gold": per_type("plain", "gold"),
-        "plain": per_type("plain", "predicted"),
-        "with MLM": per_type("mlm", "predicted"),
-    }
-    return {label: {n: 100 * x / max(sum(counts.values()), 1) for n, x in counts.items()} for label, counts in bars.items()}
-
-
-def plot_calibration(results: Results, path: Path) -> bool:
-    """Reliability of the pseudo labels that say an entity, before and after refinement."""
-    pairs = pairs_with(results, "glode")
-    if not pairs:
-        return False
-    figure, axes = panels(pairs, xlabel="confidence, %", ylabel="share that is right, %")
-    for panel, pair in zip(axes, pairs, strict=True):
-        panel.plot([0, 100], [0, 100], color="0.8")
-        for (name, label), grey, marker in zip(
-            (("first", "source model"), ("last", "refined")), ("0.6", "0.0"), "so", strict=True
-        ):
-            bins = np.array([cell["calibration"][name] for cell in results.get(pair, "glode")])  # [seeds, bins, 3]
-            number = bins[:, :, 0].sum(0)
-            sure, right = (100 * (bins[:, :, 0] * bins[:, :, i]).sum(0)[number > 0] / number[number > 0] for i in (1, 2))
-            panel.plot(sure, right, color=grey, marker=marker, markersize=4, label=label)
-    axes[0].legend(fontsize="small")
-    save(figure, path)
-    return True
-
-
-def calibration_error(results: Results) -> str:
-    """The expected calibration error before and after."""
-    rows = []
-    for pair in pairs_with(results, "glode"):
-        row = [pair]
-        for name in ("first", "last"):
-            bins = np.array([cell["calibration"][name] for cell in results.get(pair, "glode")])
-            number = bins[:, :, 0]
-            gaps = (number * np.abs(bins[:, :, 1] - bins[:, :, 2])).sum(1) / np.maximum(number.sum(1), 1)
-            row.append(spread((100 * gaps).tolist()))
+def by_pair(cells: Cells, content: dict) -> str:
+    """F1 of each pair, and the share of the way where the table has a supervised model."""
+    rows, gap = [], "supervised" in content["variants"]
+    for variant in content["variants"]:
+        row = [cells.title(variant)]
+        for pair in content["pairs"]:
+            share, test = cells.share([pair], variant), cells.tests.get((pair, variant))
+            row.append(spread(cells.f1(pair, variant).values()))
+            row += [UNKNOWN if share is None else f"{share:.0f} %", test["p"] if test else UNKNOWN] if gap else []
         rows.append(row)
-    return table(["", "error of the source model's labels", "of the refined ones"], rows) if rows else ""
+    columns = ("F1", "of the way", "p") if gap else ("F1",)
+    return table(["", *(f"{pair} {name}" for pair in content["pairs"] for name in columns)], rows)
 
 
-# --------------------------------------------------------------------------------------------------------------- report
+def labels_by_epoch(cells: Cells) -> str:
+    rows = []
+    for variant in cells.suite.tables[0]["variants"]:
+        for pair in cells.suite.pairs:
+            if labels := cells.labels(pair, variant):
+                rows.append([f"{cells.title(variant)}, {pair}", *(f"{value:.1f}" for value in labels)])
+    longest = max((len(row) for row in rows), default=1)
+    return table(["", *(f"epoch {at}" for at in range(longest - 1))], [row + [UNKNOWN] * (longest - len(row)) for row in rows])
 
 
-def suite_report(results: Results, root: Path) -> str:
-    """A suite's part of RESULTS.md; writes its pictures to docs/."""
-    suite = results.suite
-    parts = [f"## {suite.title}\n"]
-    if not results.cells:
-        return f"{parts[0]}\n{NONE} (`python benchmarks/study.py --suite {suite.name}`)\n"
-    parts += [suite.notes] if suite.notes else []
-    parts += [f"### What it says\n\n{suite.findings}"] if suite.findings else []
-    for content in suite.tables:
-        parts += [
-            f"### {content['title']}\n",
-            *([content["notes"]] if "notes" in content else []),
-            scores_table(results, content),
-        ]
-    parts += [
-        "### GLoDe beside each of the others\n",
-        "Strict F1 of GLoDe minus that of another variant of the same pair and seed: means (number of cells); over all pairs\n"
-        "with the standard error of the mean; and the same on source dev, by which checkpoints and recipes are chosen.\n",
-        differences(results),
-    ]
-    parts += [
-        "### Is GLoDe better than no denoising?\n",
-        "Paired approximate randomisation over test sentences, 10,000 trials, two-sided; counts are summed over seeds.\n",
-        significance(results),
-    ]
-    pictures = (
-        ("Figure 3: F1 of the pseudo labels by epoch", "epochs", plot_by_epoch, ""),
-        ("Figures 4 and 5: entity types", "types", plot_types, ""),
-        ("Calibration of the pseudo labels", "calibration", plot_calibration, calibration_error(results)),
-    )
-    for title, name, plot, text in pictures:
-        path = Path("docs") / f"study-{suite.name}-{name}.png"
-        picture = f"![{title}]({path.as_posix()})\n" if plot(results, root / path) else f"{NONE}\n"
-        parts += [f"### {title}\n", picture, *([text] if text else [])]
-    parts += ["### Errors\n", errors(results)]
-    parts += [
-        "### What refinement mends and breaks\n",
-        "Spans of the unlabelled text that are an entity by gold or by a pseudo label, before and after (GLoDe, all seeds):\n",
-        refinement(results),
-    ]
-    parts += ["### Cost\n", costs(results)]
+def study(cells: Cells) -> str:
+    """All tables of a suite."""
+    name = cells.suite.name
+    parts = [f"## The method: {cells.suite.title} (suite `{name}`)\n", STUDY.format(baseline=cells.title(cells.suite.baseline))]
+    sizes, all_cells = cells.suite.sizes, cells.suite.cells()
+    if sizes["source"]:
+        parts.append(
+            f"{sizes['source']:,} source and {sizes['target']:,} target training sentences (all there are where fewer), "
+            f"{sizes['dev']:,} of source dev, {sizes['test']:,} of the target's test set.\n"
+        )
+    command = f"`python benchmarks/study.py --suite {name} --corpora DIR`"
+    if not cells.rows:
+        return "\n".join([*parts, f"**Not measured yet**: none of {len(all_cells)} cells ({command}).\n"])
+    if len(cells.rows) < len(all_cells):
+        parts.append(f"{len(cells.rows)} of {len(all_cells)} cells are measured ({command}).\n")
+    parts += ["### Over all pairs\n", over_pairs(cells)]
+    for content in cells.suite.tables:
+        parts += [f"### {content['title']}\n", by_pair(cells, content)]
+    pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
+    parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
+    minutes = sum(float(row["minutes"]) for row in cells.rows)
+    precisions = ", ".join(sorted({row["precision"] for row in cells.rows}))
+    parts.append(f"{minutes / 60:.1f} hours of cells, {precisions}. {where(cells.rows)}")
     return "\n".join(parts)
 
 
-def write_report(suites: Sequence[Suite], directory: Path, root: Path) -> None:
-    """Write RESULTS.md and docs/study-*.png under `root` from the results files in `directory`/SUITE."""
-    (root / "docs").mkdir(parents=True, exist_ok=True)
-    parts = [HEAD, *(suite_report(Results(suite, directory), root) for suite in suites)]
-    (root / "RESULTS.md").write_text("\n".join(parts), encoding="utf-8")
-    print(f"written to {root / 'RESULTS.md'}")
+PICTURES = {"labels": "How right the pseudo labels are", "gap": "Share of the gap that is closed"}
+
+
+def picture_of_labels(cells: Cells) -> Figure:
+    """F1 of the pseudo labels by epoch, a panel a pair."""
+    pairs = [pair for pair in cells.suite.pairs if any(cells.labels(pair, v) for v in cells.suite.variants)]
+    figure = Figure(figsize=(3 * max(len(pairs), 1), 3.2), layout="constrained")
+    for axis, pair in zip(np.atleast_1d(figure.subplots(1, max(len(pairs), 1))), pairs, strict=False):
+        for variant, style in zip(cells.suite.tables[0]["variants"], STYLES * 2, strict=False):
+            if labels := cells.labels(pair, variant):
+                axis.plot(labels, style, markerfacecolor="white", label=cells.title(variant).replace("**", ""))
+        axis.set(title=pair, xlabel="epochs of the target model", ylabel="F1 of the pseudo labels, %")
+        axis.locator_params(axis="x", integer=True)
+    if pairs:
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def picture_of_gap(cells: Cells) -> Figure:
+    """How far each method goes from no target labels at all (0 %) to training on them (100 %), a row a pair."""
+    pairs, figure = list(cells.suite.pairs), Figure(figsize=(8, 3.5), layout="constrained")
+    axis = figure.subplots()
+    variants = [name for name in cells.suite.tables[0]["variants"] if name not in ("plain", "supervised")]
+    for variant, style in zip(variants, STYLES * 2, strict=False):
+        shares = [cells.share([pair], variant) for pair in pairs]
+        known = [(share, at) for at, share in enumerate(shares) if share is not None]
+        if known:
+            axis.plot(*zip(*known, strict=True), style[0], markerfacecolor="none", label=cells.title(variant).replace("**", ""))
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(pairs)), pairs)
+    axis.invert_yaxis()
+    axis.set(xlabel="0 %: source labels only    -    share of the gap closed    -    100 %: target labels")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------------------- the paper
+
+
+def paper(rows: Sequence[Row]) -> str:
+    """The paper's Tables 1 to 4."""
+    languages, means = ("de", "es", "nl", "ar", "hi", "zh"), ("CoNLL mean", "WikiANN mean")
+
+    def part(name: str, columns: Sequence[str]) -> list[list[str]]:
+        mine = [row for row in rows if row["table"] == name]
+        return [[row["method"], *(row[column] or UNKNOWN for column in columns)] for row in mine]
+
+    main = (*languages[:3], means[0], *languages[3:], means[1])
+    heads = [f"CoNLL {name}" for name in languages[:3]] + [f"WikiANN {name}" for name in languages[3:]]
+    needs = {row["method"]: row["needs"] for row in rows if row["table"] == "main"}
+    return "\n".join(
+        [
+            "## The paper's own figures (paper, XLM-R-large)\n",
+            PAPER,
+            "### Tables 1 and 2: methods\n",
+            table(
+                ["", *heads[:3], means[0], *heads[3:], means[1], "what it needs"],
+                [[*row, needs[row[0]]] for row in part("main", main)],
+            ),
+            "\\* as printed; the mean of the three is 57.01. AdvPicker's ar was run by the paper's authors.\n",
+            "### Table 3: ablation\n",
+            table(["", *heads], part("ablation", languages)),
+            "### Table 4: the auxiliary task\n",
+            table(["", *heads], part("auxiliary", languages)),
+        ]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- speed
+
+
+def judged(text: str, figure: float, sign: str, bar: float) -> str:
+    """A figure's text, with a word where its bar is missed."""
+    return text if (figure <= bar if sign == "<=" else figure >= bar) else f"{text} **missed**"
+
+
+def where(rows: Sequence[Row]) -> str:
+    """The machines and the versions, in a line."""
+    return "; ".join(sorted({f"{row['cpu']}, {row['versions']}" for row in rows})) + ".\n"
+
+
+def speed_bars(rows: Sequence[Row]) -> str:
+    """What is asked of a step, a column a run."""
+    runs = [run for run in dict.fromkeys(row["run"] for row in rows) if run.startswith("quick")]
+    lines = []
+    for name, key, setting, sign, bar in speed.CHECKS:
+        cells = []
+        for run in runs:
+            found = [row for row in rows if row["run"] == run and speed.setting_of(row) == setting and row[key]]
+            quartiles = found[0].get(f"{key}, quartiles") if found else None
+            figure = float(found[0][key]) if found else None
+            text = shown(figure, ".3f") + (f" ({quartiles})" if quartiles else "")
+            cells.append(text if figure is None else judged(text, figure, sign, bar))
+        lines.append([name, *cells, f"{sign} {bar}"])
+    return table(["", *(run.replace("quick", "").strip() or "demo" for run in runs), "bar"], lines)
+
+
+def growth(rows: Sequence[Row], name: str, column: str) -> tuple[list[int], list[float]]:
+    """Sizes, and a figure at each, with all other settings as they are by default."""
+    found = {speed.setting_of(row): row for row in rows if row["run"] == "sweep"}
+    at = {size: found.get(speed.Setting(**{name: size})) for size in speed.GROWTH[name]}
+    known = [(size, float(row[column])) for size, row in at.items() if row]
+    return [size for size, _ in known], [value for _, value in known]
+
+
+SIZES = {"datastore": "stored vectors", "length": "L, words", "batch": "batch, sentences", "joined": "sentence length, times"}
+GROWING = {
+    "step": "step",
+    "encoder": "encoder",
+    "denoiser": "denoiser",
+    "sequential": "sequential step",
+    "peak MB": "memory of a step",
+}
+
+
+def speed_growth(rows: Sequence[Row]) -> str:
+    """Seconds at each size, and the exponent: the slope of the logarithms."""
+    lines = []
+    for name, title in SIZES.items():
+        sizes = growth(rows, name, "step")[0]
+        line = [title, ", ".join(f"{size:,}" for size in sizes)]
+        for column in GROWING:
+            sizes, values = growth(rows, name, column)
+            form = ".0f" if column == "peak MB" else ".3g"
+            exponent = np.polyfit(np.log(sizes), np.log(values), 1)[0]
+            line.append(f"{', '.join(f'{value:{form}}' for value in values)} ({exponent:.2f})")
+        lines.append(line)
+    return table(["", "sizes", *GROWING.values()], lines)
+
+
+def picture_of_growth(rows: Sequence[Row]) -> Figure:
+    """Seconds and MB over each size."""
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
+    axes = figure.subplots(2, len(SIZES))
+    for column, (name, title) in enumerate(SIZES.items()):
+        for part, style in zip(("step", "encoder", "denoiser", "sequential"), STYLES, strict=False):
+            axes[0, column].plot(*growth(rows, name, part), style, color="black", markerfacecolor="white", label=part)
+        sizes, memory = growth(rows, name, "peak MB")
+        axes[1, column].plot(sizes, memory, "o-", color="black", markerfacecolor="white")
+        for axis, label in zip(axes[:, column], ("seconds", "MB at the peak of a step"), strict=True):
+            axis.set(xscale="log", xlabel=title, ylabel="" if column else label)
+            axis.set_xticks(sizes, [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes], rotation=30)
+            axis.minorticks_off()
+        axes[0, column].set_yscale("log")
+        axes[1, column].set_ylim(0, 1.1 * max(memory))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def steps(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "Not measured yet.\n"
+    return "\n".join(
+        [
+            where(rows),
+            "Bars, on sentences of the demo and of real corpora, in fp32 and in bf16; medians, quartiles in brackets "
+            "(`python benchmarks/speed.py --quick`, `--bf16`, `--corpora DIR --pair PAIR`):\n",
+            speed_bars(rows),
+            "A step as it grows: seconds (MB for the memory), and in brackets the exponent (`python benchmarks/speed.py`):\n",
+            speed_growth(rows),
+            "![A step as it grows](docs/speed.png)\n",
+        ]
+    )
+
+
+def tagging(rows: Sequence[Row]) -> str:
+    keys = ("words a second", "ms of one sentence", "MB loaded", "MB at the peak")
+    lines = [[row["system"], *(f"{float(row[key]):.0f}" for key in keys), row["versions"]] for row in rows]
+    bars = [
+        [name, judged(f"{figure:.2f}", figure, sign, bar), f"{sign} {bar:g}"] for name, figure, sign, bar in inference.bars(rows)
+    ]
+    first = (
+        f"{rows[0]['texts']} sentences of {rows[0]['words']} words, batches of {rows[0]['batch']}, {rows[0]['threads']} threads, "
+    )
+    first += f"{rows[0]['cpu']}; what differs between the systems: benchmarks/inference.py.\n"
+    return "\n".join([first, table(["", *keys, "with"], lines), table(["", "words a second, ratio", "bar"], bars)])
+
+
+def reading(rows: Sequence[Row]) -> str:
+    lines = []
+    for name, unit, bar in READING:
+        figure = next(float(row["figure"]) for row in rows if row["what"] == name)
+        lines.append([name, judged(f"{figure:.1f} {unit}", figure, "<=", bar), f"<= {bar:g}"])
+    first = f"{int(rows[0]['sentences']):,} sentences read, half as many evaluated. {where(rows)}"
+    return f"{first}\n{table(['', 'figure', 'bar'], lines)}"
+
+
+def growing_corpus(rows: Sequence[Row]) -> str:
+    names = [name for name in rows[0] if name not in ("sentences", "cpu", "versions")]
+    lines = [
+        [name, *(f"{float(row[name]):.3g}" if float(row[name]) < 100 else f"{float(row[name]):,.0f}" for row in rows)]
+        for name in names
+    ]
+    header = ["unlabelled sentences", *(f"{int(row['sentences']):,}" for row in rows)]
+    return "\n".join([where(rows), table(header, lines), "![A corpus as it grows](docs/scale.png)\n"])
+
+
+def picture_of_scale(rows: Sequence[Row]) -> Figure:
+    """Memory, step and refresh over the size of the corpus."""
+    sizes, disk = [int(row["sentences"]) for row in rows], ("MB on disk: corpus", "MB on disk: pseudo labels")
+    panels = {
+        "memory, MB": {"of the process itself": ["MB of the process, above its start"], "corpus, labels (on disk)": disk},
+        "seconds a step": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
+        "seconds an epoch": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},
+    }
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for (name, columns), style in zip(lines.items(), STYLES, strict=False):
+            values = [sum(float(row[column]) for column in columns) for row in rows]
+            axis.plot(sizes, values, style, color="black", markerfacecolor="white", label=name)
+        axis.set(title=title, xscale="log", xlabel="unlabelled sentences", xticks=sizes)
+        axis.set_yscale("linear" if title == "seconds a step" else "log")
+        axis.legend(frameon=False)
+    return figure
+
+
+def on_gpu(rows: Sequence[Row]) -> str:
+    names = ("step / encoder", "sequential / step", "model FLOP utilisation", "synchronisations", "peak MB", "words a second")
+    lines = [[name, rows[0][name] if rows and rows[0][name] else "not measured"] for name in names]
+    return (f"{rows[0]['gpu']}; {where(rows)}\n" if rows else "") + table(["XLM-R-large-shaped, bf16", ""], lines)
+
+
+# -------------------------------------------------------------------------------------------------------------------- page
+
+
+def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
+    """RESULTS.md, from the tables in a directory (None: the project's)."""
+    study_rows, tests = read_rows("study", directory), read_rows("study-tests", directory)
+    parts = [HEAD, *(study(Cells(suite, study_rows, tests)) for suite in suites), paper(read_rows("paper"))]
+    sections: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
+        "A step of the target stage": ("speed", steps),
+        "Tagging (`python benchmarks/inference.py`)": ("inference", tagging),
+        "Reading and evaluating (`python benchmarks/scale.py --model MODEL`)": ("reading", reading),
+        "A corpus as it grows (`python benchmarks/scale.py`)": ("scale", growing_corpus),
+        "On a GPU (`python benchmarks/gpu.py`)": ("gpu", on_gpu),
+    }
+    for title, (name, write) in sections.items():
+        rows = read_rows(name, directory)
+        parts += [f"## {title}\n", write(rows) if rows or name == "gpu" else "Not measured yet.\n"]
+    return "\n".join(parts)
+
+
+def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str, Figure]:
+    """The pictures of what is measured, by file name."""
+    found = {}
+    for name, rows, draw in (("speed", "speed", picture_of_growth), ("scale", "scale", picture_of_scale)):
+        if rows := read_rows(rows, directory):
+            found[f"{name}.png"] = draw(rows)
+    for suite in suites:
+        cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
+        if cells.rows:
+            found[f"study-{suite.name}-labels.png"] = picture_of_labels(cells)
+            found[f"study-{suite.name}-gap.png"] = picture_of_gap(cells)
+    return found
+
+
+def write_report(target: Path, suites: Sequence[Suite], directory: Path | None = None) -> None:
+    """Write RESULTS.md and docs/*.png below `target`."""
+    (target / "docs").mkdir(parents=True, exist_ok=True)
+    (target / "RESULTS.md").write_text(page(suites, directory), encoding="utf-8")
+    for name, figure in pictures(suites, directory).items():
+        figure.savefig(target / "docs" / name, dpi=100, metadata={"Software": None})
+
+
+def main(argv: list[str], target: Path = ROOT) -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    write_report(target, [Suite("cpu")])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,53 +1,64 @@
-"""What a target stage costs as its corpus grows: python benchmarks/scale.py
+"""What data costs: python benchmarks/scale.py [--model glode-demo]
 
-For 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L = 8, C = 4, 128 dimensions), each in a
-process of its own, with synthetic vectors in place of the encoder and everything else as in training: the corpus in Arrow, the
-Trainer's sampler and collator, pseudo labels in their file, a datastore that is full at every size. Measured are some steps of
-an epoch, a refresh after a filled reservoir (thresholds, datastore, the report over all labels), the order of an epoch, a
-checkpoint and its reading.
+As the corpus grows: for 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L = 8, C = 4, 128
+dimensions), each in a process of its own, with synthetic vectors in place of the encoder and everything else as in training:
+the corpus in Arrow, the Trainer's sampler and collator, pseudo labels in their file, a datastore that is full at every size.
+Measured are some steps of an epoch, a refresh after a filled reservoir (thresholds, datastore, the report over all labels),
+the order of an epoch, a checkpoint and its reading. Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it
+was before the corpus was opened: what the process itself holds. RssFile beside it are pages of the corpus and of the labels'
+file, which the kernel drops when it needs the room. Results: benchmarks/results/scale.csv.
 
-Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it was before the corpus was opened: what the process
-itself holds. RssFile beside it are pages of the corpus and of the labels' file, which the kernel drops when it needs the room.
-
-Prints a table; writes benchmarks/results/scale.json and docs/scale.png.
+With --model, reading and evaluating instead: 20,000 sentences of a labelled file into Arrow, tokenised and labelled by spans,
+by a process that has nothing in its cache, and again by one that finds the first one's cache; 10,000 sentences evaluated by a
+trained model, and the share of the time that is decoding (the choice of entities from the scores of the grid, joining of
+windows, counting) and not the model. The demo's files stand for them, again and again; a repeated sentence costs what a new
+one does. Exit code 1 where a bar is missed. Results: benchmarks/results/reading.csv.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
+from unittest import mock
 
-import matplotlib
 import numpy as np
 import pyarrow as pa
 import torch
+from common import ROOT, Meter, machine, print_bars, resident, write_rows
 from datasets import Dataset
-from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer, models
 from torch.nn import functional as F
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from crossner import machine  # noqa: E402
-
-from glode.denoising.denoiser import Denoiser  # noqa: E402
-from glode.denoising.refinement import refine  # noqa: E402
-from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
-from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402
-from trainer_glode import DENOISING_STATE, GlodeTrainer  # noqa: E402
+import trainer_glode
+from glode.corpora.labels import label_names
+from glode.corpora.reading import load_corpus
+from glode.denoising.denoiser import Denoiser
+from glode.features.windows import build_features, gold_entities
+from glode.metrics import entity_scores
+from glode.training.arguments import GlodeTrainingArguments
+from modeling_glode import GlodeConfig, GlodeModel
+from trainer_glode import SPAN_COLUMNS, GlodeTrainer
 
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones
+DEMO = ROOT / "glode/run/demo"
+READING = (  # what in reading.csv, unit, at most
+    ("reading, tokenising, labelling", "s", 10.0),
+    ("memory above the start", "MB", 300.0),
+    ("the same from the cache", "s", 2.0),
+    ("decoding, share of an evaluation", "%", 10.0),
+)
 
 
 # -------------------------------------------------------------------------------------------------------------- the corpus
@@ -93,35 +104,6 @@ def within(lengths: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- one size
 
 
-def resident(kind: str) -> float:
-    """MB of RssAnon or RssFile."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(kind))) / 1024
-
-
-class Meter:
-    """Seconds and the highest resident memory, in MB above the start, of each part of a run."""
-
-    def __init__(self):
-        self.start, self.figures, self.part = resident("RssAnon"), {}, None
-        self.peaks: dict[str, float] = {}
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            if (part := self.part) is not None:
-                self.peaks[part] = max(self.peaks.get(part, 0.0), resident("RssAnon") - self.start)
-            time.sleep(0.01)
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        self.part, start = part, time.perf_counter()
-        yield
-        self.figures[part] = time.perf_counter() - start
-        self.peaks[part] = max(self.peaks.get(part, 0.0), resident("RssAnon") - self.start)
-        self.part = None
-
-
 class Vectors:
     """Unit vectors around a center for each type and topic, in place of the encoder's."""
 
@@ -138,18 +120,18 @@ class Vectors:
 
 def fill_reservoir(denoiser: Denoiser, vectors: Vectors, first_step: int) -> None:
     """Collect half as many entity and kept O spans again as the datastore holds, as an epoch would: 1 to 4 of them are O."""
-    store, block = denoiser.datastore, 5000
-    for step in range(3 * store.capacity // 2 // block):
+    reservoir, block = denoiser.datastore.reservoir, 5000
+    settings = reservoir.settings
+    reservoir.settings = replace(settings, datastore_outside_share=1.0)  # these are the ones that were kept
+    for step in range(3 * settings.datastore_size // 2 // block):
         types = torch.multinomial(torch.tensor([0.4, 0.4, 0.19, 0.01]), block, replacement=True, generator=vectors.generator)
-        keys, share = torch.arange(block), store.outside_share
-        store.outside_share = 1.0  # these are the ones that were kept
-        store.collect(vectors(types), types, torch.ones_like(types, dtype=torch.bool), keys, first_step + step)
-        store.outside_share = share
+        everywhere = torch.ones_like(types, dtype=torch.bool)
+        reservoir.collect(vectors(types), types, everywhere, torch.arange(block), first_step + step)
+    reservoir.settings = settings
 
 
 def one_size(options: argparse.Namespace) -> dict:
     """All figures for one corpus, in this process."""
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     directory = Path(options.work, f"run-{options.sentences}")
     encoder = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
@@ -191,10 +173,10 @@ def one_size(options: argparse.Namespace) -> dict:
             start = time.perf_counter()
             batch = next(batches)
             fetched = time.perf_counter()
-            spans = {name: batch[name] for name in ("labels", "window", "own_start", "span_mask")}
+            spans = {name: batch[name] for name in SPAN_COLUMNS}
             drawn = torch.rand(spans["span_mask"].shape, generator=vectors.generator)
             types = (drawn * 100).long().where(drawn < TYPES / 100, 0)  # 97 % O
-            projection = vectors(torch.where(spans["labels"] >= 0, spans["labels"], types))
+            projection = vectors(torch.where(spans["is_target"][:, None, None], types, spans["labels"].clamp(min=0)))
             begun = time.perf_counter()
             denoiser.step(projection, **spans, step=2000 + number, beta=0.9)
             step.append(time.perf_counter() - begun)
@@ -207,115 +189,127 @@ def one_size(options: argparse.Namespace) -> dict:
     with meter.measure("load"):
         trainer._load_optimizer_and_scheduler(str(directory))
     return {
-        "seconds_step": statistics.median(step[5:]),
-        "seconds_batch": statistics.median(data[5:]),
-        "seconds_epoch_order": meter.figures["epoch order"],
-        "seconds_refresh": meter.figures["refresh"],
-        "seconds_save": meter.figures["save"],
-        "seconds_load": meter.figures["load"],
-        "mb_anonymous": {"before the corpus": meter.start} | meter.peaks,
-        "mb_file_at_end": resident("RssFile"),
-        "mb_disk_corpus": Path(options.work, str(options.sentences)).stat().st_size / 2**20,
-        "mb_disk_labels": labels.probabilities.nbytes / 2**20,
-        "mb_disk_checkpoint": (directory / DENOISING_STATE).stat().st_size / 2**20,
-        "stored": len(denoiser.datastore),
-        "recall": denoiser.datastore.recall,
+        "seconds a step: denoising": statistics.median(step[5:]),
+        "seconds a step: batch from the corpus": statistics.median(data[5:]),
+        "seconds a refresh": meter.seconds["refresh"],
+        "seconds for the order of an epoch": meter.seconds["epoch order"],
+        "seconds to save a checkpoint": meter.seconds["save"],
+        "seconds to load a checkpoint": meter.seconds["load"],
+        "MB of the process, above its start": max(meter.peaks.values()),
+        "MB while the corpus is opened": meter.peaks["open"],
+        "MB of mapped files at the end": resident("RssFile"),
+        "MB on disk: corpus": Path(options.work, str(options.sentences)).stat().st_size / 2**20,
+        "MB on disk: pseudo labels": labels.probabilities.nbytes / 2**20,
+        "MB on disk: checkpoint of the denoiser": max(f.stat().st_size for f in directory.glob("*.safetensors")) / 2**20,
+        "recall@K of the search": float(denoiser.datastore.recall),
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- half precision
+# ------------------------------------------------------------------------------------------------------ reading, evaluating
 
 
-def rounding_errors(refinements: int) -> dict[str, float]:
-    """The largest error of 20,000 labels that are rounded after each of some refinements with beta = 0.95 towards types that stay
-    the same, where an update becomes smaller and smaller."""
-    generator = torch.Generator().manual_seed(0)
-    start = (4 * torch.randn(20_000, TYPES, generator=generator)).softmax(-1)
-    towards = (torch.rand(start.shape, generator=generator) < 0.4).float()
-    exact, errors = start.double(), {}
-    for _ in range(refinements):
-        exact = refine(exact, towards.double(), 0.95)
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        rounded = start.to(dtype)
-        for _ in range(refinements):
-            rounded = refine(rounded.float(), towards, 0.95).to(dtype)
-        errors[str(dtype).removeprefix("torch.")] = float((rounded.double() - exact).abs().max())
-    return errors
+def repeated(file: Path, number: int, target: Path) -> Path:
+    """The first `number` sentences of a column file, from the start again where it has fewer."""
+    sentences = [block for block in file.read_text(encoding="utf-8").split("\n\n") if block.strip()]
+    target.write_text("\n\n".join(block.strip("\n") for block in islice(cycle(sentences), number)) + "\n", encoding="utf-8")
+    return target
 
 
-# ------------------------------------------------------------------------------------------------------------------ report
+def read(corpus: str, model: Path) -> dict[str, float]:
+    """Seconds and MB of reading, tokenising and labelling, in this process."""
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=True)
+    tokenizer(["a"] * 2)
+    meter = Meter()
+    with meter.measure("reading"):
+        sentences = load_corpus(corpus, labelled=True)
+    with meter.measure("features"):
+        build_features(sentences, tokenizer, 256, LENGTH, label_names(sentences))
+    return {"seconds": sum(meter.seconds.values()), "mb": max(meter.peaks.values())}
 
 
-def plot(figures: dict[str, dict], path: Path) -> None:
-    """Memory, step and refresh over the size of the corpus; lines differ in mark and dash, not in color alone."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def decoding_share(corpus: str, directory: Path, output: str) -> float:
+    """Percent of an evaluation's time that is not the model."""
+    model, sentences = GlodeModel.from_pretrained(directory), load_corpus(corpus, labelled=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)
+    windows = build_features(sentences, tokenizer, model.config.max_tokens, model.config.max_span_length)
+    arguments = {"disable_tqdm": True, "use_cpu": True, "eval_strategy": "no", "load_best_model_at_end": False}
+    trainer = GlodeTrainer(model, GlodeTrainingArguments(output_dir=output, **arguments), tokenizer)
+    spent = 0.0
 
-    sizes = [int(size) for size in figures]
-    rows = list(figures.values())
-    peaks = [max(value for part, value in row["mb_anonymous"].items() if part != "before the corpus") for row in rows]
-    panels = {
-        "memory, MB": {
-            "of the process itself": peaks,
-            "corpus, labels (on disk)": [r["mb_disk_corpus"] + r["mb_disk_labels"] for r in rows],
-        },
-        "seconds a step": {"denoising": [r["seconds_step"] for r in rows], "batch": [r["seconds_batch"] for r in rows]},
-        "seconds an epoch": {"refresh": [r["seconds_refresh"] for r in rows], "checkpoint": [r["seconds_save"] for r in rows]},
-    }
-    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for (name, values), (mark, dash) in zip(lines.items(), (("o", "-"), ("s", "--")), strict=True):
-            axis.plot(sizes, values, color="black", marker=mark, linestyle=dash, markerfacecolor="white", label=name)
-        axis.set(title=title, xscale="log", xlabel="unlabelled sentences", xticks=sizes)
-        axis.set_yscale("linear" if title == "seconds a step" else "log")
-        axis.set_ylim(bottom=0 if title == "seconds a step" else None)
-        axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    def timed(work: Callable) -> Callable:
+        def call(*args):
+            nonlocal spent
+            start = time.perf_counter()
+            result = work(*args)
+            spent += time.perf_counter() - start
+            return result
+
+        return call
+
+    parts = {name: timed(getattr(trainer_glode, name)) for name in ("entities_by_word", "merge_windows")}
+    start = time.perf_counter()
+    with mock.patch.multiple(trainer_glode, **parts):
+        found = trainer.predict_entities(windows, len(sentences))
+    timed(entity_scores)(gold_entities(sentences), found)
+    return 100 * spent / (time.perf_counter() - start)
 
 
-def main() -> None:
+def reading(options: argparse.Namespace) -> int:
+    """Measure what READING names; gives the exit code."""
+    with tempfile.TemporaryDirectory() as directory:
+        corpus = repeated(DEMO / "en" / "train.iob2", options.read_sentences, Path(directory, "train.iob2"))
+        command = [sys.executable, __file__, "--model", str(options.model), "--read", str(corpus)]
+        first, again = (in_process(command, HF_HOME=directory) for _ in range(2))
+        corpus = repeated(DEMO / "de" / "test.iob2", options.read_sentences // 2, Path(directory, "test.iob2"))
+        share = decoding_share(str(corpus), options.model, directory)
+    figures = (first["seconds"], first["mb"], again["seconds"], share)
+    rows = [
+        {"what": name, "figure": f"{figure:.2f}", "sentences": options.read_sentences} | machine()
+        for (name, *_), figure in zip(READING, figures, strict=True)
+    ]
+    write_rows("reading", rows)
+    bars = ((f"{name}, {unit}", figure, "<=", bar) for (name, unit, bar), figure in zip(READING, figures, strict=True))
+    return 0 if print_bars(bars) else 1
+
+
+def in_process(command: list[str], **environment: str) -> dict[str, float]:
+    """What a process prints as its last line."""
+    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--datastore", type=int, default=50_000, help="vectors that the datastore holds")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=35, help="steps, of which the first five do not count")
     parser.add_argument("--work", help="where the corpora go; about 4 GB for a million sentences. Default: a temporary directory")
+    parser.add_argument("--model", type=Path, help="directory of a trained span model: measure reading and evaluating with it")
+    parser.add_argument("--read_sentences", type=int, default=20_000, help="with --model: read so many, evaluate half as many")
     parser.add_argument("--sentences", type=int, help="measure this size alone, in this process, with the corpora in --work")
+    parser.add_argument("--read", metavar="FILE", help="with --model: only read this file, in this process")
     options = parser.parse_args()
-    if options.sentences:
-        print(json.dumps(one_size(options)))
-        return
-    figures = {}
+    torch.set_num_threads(os.cpu_count() or 1)
+    if options.sentences or options.read:
+        print(json.dumps(one_size(options) if options.sentences else read(options.read, options.model)))
+        return 0
+    if options.model:
+        return reading(options)
+    rows = []
     with tempfile.TemporaryDirectory() as directory:
         options.work = options.work or directory
         write_corpus(Path(options.work, "source"), SOURCE, labelled=True)
         for size in options.sizes:
             write_corpus(Path(options.work, str(size)), size, labelled=False)
-            command = [sys.executable, __file__, "--sentences", str(size), "--work", options.work]
-            command += ["--datastore", str(options.datastore), "--batch_size", str(options.batch_size)]
-            done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
-            figures[str(size)] = json.loads(done.stdout.splitlines()[-1])
-            print(size, figures[str(size)], flush=True)
-    table = Table(title="a target stage as its corpus grows")
-    table.add_column("")
-    for size in options.sizes:
-        table.add_column(f"{size:,}", justify="right")
-    for name in next(iter(figures.values())):
-        values = [row[name] for row in figures.values()]
-        if isinstance(values[0], dict):
-            for part in values[0]:
-                table.add_row(f"{name}, {part}", *(f"{value[part]:.0f}" for value in values))
-        else:
-            table.add_row(name, *(f"{value:.4g}" for value in values))
-    Console().print(table)
-    rounding = {str(number): rounding_errors(number) for number in (6, 500)}
-    print("rounding", rounding)
-    plot(figures, ROOT / "docs" / "scale.png")
-    settings = {name: value for name, value in vars(options).items() if name not in ("work", "sentences")}
-    settings |= {"words": WORDS, "L": LENGTH, "C": TYPES, "D": SIZE, "source sentences": SOURCE, "threads": 2, "seed": 0}
-    content = {"machine": machine(), "settings": settings, "sizes": figures, "rounding": rounding}
-    (ROOT / "benchmarks" / "results" / "scale.json").write_text(json.dumps(content, indent=2) + "\n")
+            names = ("datastore", "batch_size", "steps", "work")
+            settings = [part for name in names for part in (f"--{name}", str(getattr(options, name)))]
+            figures = in_process([sys.executable, __file__, "--sentences", str(size), *settings])
+            rows.append({"sentences": size} | {name: f"{figure:.4g}" for name, figure in figures.items()} | machine())
+            print(rows[-1], flush=True)
+    write_rows("scale", rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

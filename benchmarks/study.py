@@ -1,39 +1,88 @@
-"""The paper's study: a grid of (data, languages, variant, seed), and its report.
+"""The paper's study: a grid of language pairs, seeds and variants (benchmarks/suites.yaml).
 
-    python benchmarks/study.py --suite small        # two CPU cores; smoke and paper are the other suites
-    python benchmarks/study.py --report             # RESULTS.md and docs/study-*.png, from the results files
+    python benchmarks/study.py --suite cpu --corpora DIR --jobs 2
+    python benchmarks/study.py --suite cpu --corpora DIR --only 'conll-*/0/glode-*'     # PAIR/SEED/VARIANT, * for anything
 
-A cell is a run of run_crossner.py in a process of its own. Its result, counts without a word of the corpora, goes to
-benchmarks/results/study/SUITE/PAIR/VARIANT-SEED.json; a cell with a result is never run again. Variants that start from one
-source model share its pseudo labels. Where these were lost, as on another machine, the source model is trained again; if other
-labels come of it, its result is replaced and what was measured with the old labels is measured again. Arguments that are not the
-study's own go to every cell, such as --use_cpu true.
-
-    --only 'conll-*/glode/0'    some cells: a pattern of PAIR/VARIANT/SEED, * for anything
-    --time_limit 90             stop after so many minutes, between two cells
+reads DIR/CORPUS/LANGUAGE/{train,dev,test}.iob2.gz. A cell is a run of run_crossner.py in a process of its own. As soon as it
+is finished its row stands in benchmarks/results/study.csv, and the paired tests against no denoising in study-tests.csv; a
+cell with a row is not run again, and one that was killed goes on from its checkpoint. Cells of one pair and seed share their
+source models. What the tests need, counts of every sentence, stays in --work, as the models do. Arguments that are not the
+study's own go to every cell. RESULTS.md and its pictures: python benchmarks/report.py.
 """
 
 import argparse
 import hashlib
 import json
-import resource
+import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from crossner import sample
-from grid import SUITES, Cell, Suite
-from report import write_report
+import numpy as np
+import torch
+import yaml
+from common import RESULTS, ROOT, Row, machine, read_rows, sample, write_rows
+from transformers import AutoTokenizer
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "study"
-LABELS = "pseudo_labels.safetensors"
-Launch = Callable[[list[str], Path], int]
+sys.path.insert(0, str(ROOT))
+
+from glode.corpora.reading import load_corpus
+from glode.features.windows import gold_entities
+from glode.metrics import of_known_types
+from modeling_glode import GlodeModel
+
+SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
+TRIALS = 10_000  # of each paired test
+Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    pair: str
+    seed: int
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.pair}/{self.seed}/{self.variant}"
+
+
+class Suite:
+    """One suite of benchmarks/suites.yaml, with the variants of all."""
+
+    def __init__(self, name: str):
+        content = SUITES["suites"][name]
+        self.name, self.title, self.baseline = name, content["title"], content["baseline"]
+        self.corpora, self.sizes, self.arguments = content.get("corpora"), content["sizes"], content["arguments"]
+        self.pairs, self.seeds, self.variants = content["pairs"], content["seeds"], SUITES["variants"]
+        self.tables = [{"pairs": list(self.pairs)} | table for table in content["tables"]]
+
+    def cells(self) -> list[Cell]:
+        """All cells: table by table, seed by seed, a source model before the variants that start from it."""
+        found: dict[Cell, None] = {}
+        for table in self.tables:
+            for seed in self.seeds:
+                for pair in table["pairs"]:
+                    for cell in (Cell(pair, seed, variant) for variant in table["variants"]):
+                        found |= dict.fromkeys(part for part in (self.teacher(cell), cell) if part)
+        return list(found)
+
+    def teacher(self, cell: Cell) -> Cell | None:
+        """The cell whose source model gives a cell its pseudo labels; None for source models."""
+        variant = self.variants[cell.variant].get("teacher")
+        return Cell(cell.pair, cell.seed, variant) if variant else None
+
+    def settings(self, cell: Cell) -> dict:
+        """The arguments that are a cell's own, without those that name its files."""
+        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in ("title", "teacher", "gold")}
+        return self.arguments | variant | self.pairs[cell.pair].get("arguments", {}) | {"seed": cell.seed}
 
 
 class Study:
@@ -41,187 +90,321 @@ class Study:
 
     Args:
         corpora: directory of CORPUS/LANGUAGE/SPLIT.iob2.gz.
-        results: where the suite's results go.
-        work: where samples, logs and pseudo labels stay until the suite is done.
+        work: where samples, models and counts stay.
+        results: directory of study.csv and study-tests.csv.
         extra: arguments for every cell.
-        launch: runs benchmarks/cell.py with arguments, its output to a log file, and gives its exit code.
+        bf16: whether cells run in mixed precision, which their rows say.
+        jobs: how many cells run at a time.
+        launch: starts a script of the project.
     """
 
-    def __init__(self, suite: Suite, corpora: Path, results: Path, work: Path, extra: Sequence[str], launch: Launch):
-        self.suite, self.corpora, self.results, self.work = suite, corpora, results, work
-        self.extra, self.launch = list(extra), launch
-        self.seconds = {cell: self.read(cell)["seconds"] for cell in suite.cells() if cell.file(results).exists()}
+    def __init__(
+        self,
+        suite: Suite,
+        corpora: Path,
+        work: Path,
+        results: Path,
+        extra: Sequence[str],
+        launch: Launch,
+        bf16: bool = False,
+        jobs: int = 1,
+    ):
+        self.suite, self.corpora, self.work, self.results = suite, corpora, work.resolve(), results
+        self.extra, self.launch, self.bf16, self.jobs = list(extra), launch, bf16, jobs
+        self.threads = max(1, (os.cpu_count() or 1) // jobs)
+        self.rows = read_rows("study", results)
         self.failed: list[Cell] = []
 
-    def run(self, only: str = "*", time_limit: float = float("inf")) -> int:
-        """Run what has no result yet, for at most `time_limit` minutes, and say how it goes.
+    def run(self, only: str = "*") -> int:
+        """Run what has no row yet, and say how it goes.
 
         Returns:
             How many cells failed.
         """
-        started = time.monotonic()
-        cells = [cell for cell in self.suite.cells() if fnmatch(str(cell), only)]
-        there = sum(cell in self.seconds for cell in cells)
-        print(f"suite {self.suite.name}: {there} of {len(cells)} cells are there")
-        while open_cells := [cell for cell in cells if cell not in self.seconds and cell not in self.failed]:
-            cell = open_cells[0]
-            if (time.monotonic() - started + self.expected_seconds(cell)) / 60 > time_limit:
-                print(f"the time limit is near: {len(open_cells)} cells are left for another time")
-                break
-            print(f"[{len(cells) - len(open_cells) + 1}/{len(cells)}] {cell}", end=" ", flush=True)
-            if self.run_cell(cell):
-                f1 = self.read(cell)["scores"]["test"]["strict"]["f1"]
-                left = sum(self.expected_seconds(cell) for cell in open_cells[1:])
-                print(f"F1 {f1:.1f}, {self.seconds[cell]:.0f} s; about {left / 60:.0f} min left", flush=True)
-        if self.failed:
-            print(f"{len(self.failed)} cells failed: {', '.join(map(str, self.failed))}")
+        asked = [cell for cell in self.suite.cells() if fnmatch(str(cell), only)]
+        open_cells = self.with_teachers(cell for cell in asked if not self.row(cell))
+        print(
+            f"suite {self.suite.name}: {sum(bool(self.row(cell)) for cell in asked)} of {len(asked)} cells are there", flush=True
+        )
+        running: dict[Future, Cell] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            while open_cells or running:
+                ready = [cell for cell in open_cells if self.suite.teacher(cell) not in (*open_cells, *running.values())]
+                for cell in ready[: self.jobs - len(running)]:
+                    open_cells.remove(cell)
+                    running[pool.submit(self.run_cell, cell)] = cell
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future)
+                    stale = self.finish(cell, future.result())
+                    open_cells += [cell for cell in stale if cell in asked]
         return len(self.failed)
 
-    def read(self, cell: Cell) -> dict:
-        """A cell's result."""
-        return json.loads(cell.file(self.results).read_text(encoding="utf-8"))
+    def with_teachers(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The cells, before them the source models that they start from where --work has them no more."""
+        found: dict[Cell, None] = {}
+        for cell in cells:
+            teacher = self.suite.teacher(cell)
+            if teacher and not self.model(teacher).exists():
+                found[teacher] = None
+            found[cell] = None
+        return list(found)
+
+    def row(self, cell: Cell) -> Row | None:
+        """A cell's row; None where it has none with the settings of today."""
+        return next((row for row in self.rows if self.is_of(row, cell) and row["settings"] == self.fingerprint(cell)), None)
+
+    def is_of(self, row: Row, cell: Cell) -> bool:
+        return (row["suite"], row["pair"], row["seed"], row["variant"]) == (self.suite.name, *str(cell).split("/"))
+
+    def fingerprint(self, cell: Cell) -> str:
+        """A digest of all arguments and sizes that a cell's result depends on, those of its source model too."""
+        teacher = self.suite.teacher(cell)
+        content = [self.suite.settings(cell), self.suite.sizes, self.suite.pairs[cell.pair], self.extra]
+        return digest(json.dumps([*content, teacher and self.fingerprint(teacher)], sort_keys=True).encode())
 
     def directory(self, cell: Cell) -> Path:
-        return self.work / cell.pair / f"{cell.variant}-{cell.seed}"
+        return self.work / self.suite.name / str(cell)
 
-    def expected_seconds(self, cell: Cell) -> float:
-        """What such cells took so far: those of its pair and variant, else of its stage, else all; 0 where none is finished."""
-        stages = {name: variant["stage"] for name, variant in self.suite.variants.items()}
-        same = [s for c, s in self.seconds.items() if (c.pair, c.variant) == (cell.pair, cell.variant)]
-        alike = [s for c, s in self.seconds.items() if stages[c.variant] == stages[cell.variant]]
-        return statistics.mean(same or alike or self.seconds.values() or [0.0])
+    def model(self, cell: Cell) -> Path:
+        """The directory of a cell's model."""
+        run = self.directory(cell) / "run"
+        return run if self.suite.teacher(cell) else run / "source_model"
 
-    def run_cell(self, cell: Cell) -> bool:
-        """Train and count a cell, after the source model that its pseudo labels come from, if need be. False: it failed."""
-        directory = self.directory(cell)
-        arguments = ["--output_dir", str(directory / "run"), "--disable_tqdm", "true", "--report_to", "none"]
-        settings, digests = self.suite.settings(cell), {}
-        if teacher := self.suite.teacher_of(cell.variant):
-            teacher = Cell(cell.pair, teacher, cell.seed)
-            labels = self.directory(teacher) / LABELS
-            if not labels.exists() and (teacher in self.failed or not self.run_cell(teacher)):
-                return self.fail(cell, f"{teacher} gave no pseudo labels")
-            arguments += ["--pseudo_labels", str(labels)]
-            digests["teacher_sha256"] = digest(labels)
-        for name, value in (settings | self.files(cell)).items():
-            value = str(ROOT / value) if name == "config" else value
-            arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-        shutil.rmtree(directory, ignore_errors=True)
-        (directory / "run").mkdir(parents=True)
-        started, cpu = time.perf_counter(), cpu_seconds()
-        if self.launch([str(directory / "result.json"), *arguments, *self.extra], directory / "log.txt") != 0:
-            return self.fail(cell, f"see {directory / 'log.txt'}")
-        seconds, cpu = round(time.perf_counter() - started, 1), round(cpu_seconds() - cpu, 1)
-        if not teacher:
-            (directory / "run" / LABELS).rename(directory / LABELS)
-            digests["labels_sha256"] = digest(directory / LABELS)
-        trained_again = cell in self.seconds
-        if not trained_again or self.read(cell).get("labels_sha256") != digests["labels_sha256"]:
-            content = {"suite": self.suite.name, "pair": cell.pair, "variant": cell.variant, "seed": cell.seed}
-            content |= {"settings": settings, "extra_arguments": self.extra, "seconds": seconds, "cpu_seconds": cpu} | digests
-            content |= json.loads((directory / "result.json").read_text(encoding="utf-8"))
-            write_result(cell.file(self.results), content)
-            self.seconds[cell] = seconds
-            if trained_again:
-                self.forget_students(cell)
-        shutil.rmtree(directory / "run")
-        return True
+    def run_cell(self, cell: Cell) -> Row | str:
+        """Train and count a cell: its row, or what went wrong."""
+        directory, teacher = self.directory(cell), self.suite.teacher(cell)
+        if teacher and not self.model(teacher).exists():
+            return f"{teacher} left no model"
+        arguments = self.command(cell)
+        note, content = directory / "arguments.json", json.dumps(arguments)
+        if note.exists() and note.read_text(encoding="utf-8") == content:
+            arguments += ["--resume_from_checkpoint", "auto"]
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            note.write_text(content, encoding="utf-8")
+        start, log = time.perf_counter(), directory / "log.txt"
+        if self.launch(["run_crossner.py", *arguments], log, self.threads):
+            return f"see {log}"
+        minutes = (time.perf_counter() - start) / 60
+        counts, test = directory / "counts.npy", self.files(cell)["target_test"]
+        if self.launch(["benchmarks/study.py", "--count", str(self.model(cell)), test, str(counts)], log, self.threads):
+            return f"counting failed, see {log}"
+        metrics = json.loads((directory / "run" / "metrics.json").read_text(encoding="utf-8"))
+        return self.as_row(cell, metrics, np.load(counts), minutes)
 
-    def forget_students(self, teacher: Cell) -> None:
-        """Take away the results of what was trained on other pseudo labels of a source model than it gives now."""
-        mine = (
-            Cell(teacher.pair, name, teacher.seed)
-            for name in self.suite.variants
-            if self.suite.teacher_of(name) == teacher.variant
-        )
-        stale = [cell for cell in mine if self.seconds.pop(cell, None) is not None]
-        for cell in stale:
-            cell.file(self.results).unlink()
-        print(f"({teacher} gave other pseudo labels than before: {len(stale)} cells start from them anew)", end=" ", flush=True)
-
-    def fail(self, cell: Cell, why: str) -> bool:
-        """Note and say that a cell failed; gives False."""
-        self.failed.append(cell)
-        print(f"FAILED: {cell}, {why}", flush=True)
-        return False
+    def command(self, cell: Cell) -> list[str]:
+        """The arguments of run_crossner.py."""
+        values = self.suite.settings(cell) | self.files(cell) | {"output_dir": self.directory(cell) / "run"}
+        if "config" in values:
+            values["config"] = ROOT / values["config"]
+        if teacher := self.suite.teacher(cell):
+            values["source_model"] = self.model(teacher)
+        values |= {"disable_tqdm": True, "report_to": "none"}
+        if self.bf16:  # on a CPU the Trainer wants to be told that it is one
+            values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+        return [part for name, text in texts.items() for part in (f"--{name}", text)] + self.extra
 
     def files(self, cell: Cell) -> dict[str, str]:
         """The arguments that name a cell's corpora."""
-        pair = self.suite.pairs[cell.pair]
+        pair, sizes = self.suite.pairs[cell.pair], self.suite.sizes
+        source, target = pair["source"], pair["target"]
         supervised = self.suite.variants[cell.variant].get("gold") == "target"
-        source, target = pair["target" if supervised else "source"], pair["target"]
-        languages = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
-        if "dataset_name" in pair:
-            return languages | {"dataset_name": pair["dataset_name"]}
-        samples, sizes = self.work / cell.pair / "samples", self.suite.sizes
-        samples.mkdir(parents=True, exist_ok=True)
 
         def part(name: str, size: str, skip: int = 0) -> str:
-            return str(sample(self.corpora, name, sizes[size], samples, skip))
+            return str(sample(self.corpora, name, sizes[size], self.work / "samples", skip))
 
         text = f"{target}/{pair.get('target_split', 'train')}"
-        files = {"target_unlabeled": part(text, "target"), "target_test": part(f"{target}/test", "test")}
-        if supervised:  # not every target has a development set: the training sentences after those that are used
-            files |= {"source_train": files["target_unlabeled"]}
-            if sizes["target"] is not None:
-                files["source_dev"] = part(text, "dev", skip=sizes["target"])
-        else:
-            files |= {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
-        return languages | files
+        files = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
+        files |= {"target_unlabeled": part(text, "target"), "target_test": part(f"{target}/test", "test")}
+        if not supervised:
+            return files | {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
+        files["source_train"] = files["target_unlabeled"]
+        # Not every target has a development set: the training sentences after those that are used, or a tenth of these.
+        rest = sizes["target"] and part(text, "dev", skip=sizes["target"])
+        return files | ({"source_dev": rest} if rest and Path(rest).stat().st_size > 1 else {})
+
+    def as_row(self, cell: Cell, metrics: dict, counts: np.ndarray, minutes: float) -> Row | str:
+        """What a cell's row holds, or why it holds nothing."""
+        teacher = self.suite.teacher(cell)
+        scores = metrics["target_model" if teacher else "source_model"]
+        f1 = scores["test"]["strict"]["f1"]
+        if abs(f1 - f1_of(counts.sum(0))) > 0.5:  # half precision moves an entity here and there
+            return f"the run reports F1 {f1:.2f}, and its model gives {f1_of(counts.sum(0)):.2f}"
+        labels = [entry["f1"] for entry in metrics.get("pseudo_labels", []) if "f1" in entry]
+        values = {
+            "suite": self.suite.name,
+            "pair": cell.pair,
+            "seed": cell.seed,
+            "variant": cell.variant,
+            "f1": f"{f1:.2f}",
+            "paper_f1": f"{scores['test']['paper']['f1']:.2f}",
+            "dev_f1": f"{scores['dev']['strict']['f1']:.2f}",
+            "label_f1": " ".join(f"{value:.2f}" for value in labels),
+            "minutes": f"{minutes:.1f}",
+            "precision": "bf16" if self.bf16 else "fp32",
+            "settings": self.fingerprint(cell),
+            "teacher": weights(self.model(teacher)) if teacher else "",
+            "weights": weights(self.model(cell)),
+        }
+        return {name: str(value) for name, value in (values | machine()).items()}
+
+    def finish(self, cell: Cell, row: Row | str) -> list[Cell]:
+        """Write down how a cell ended; gives the cells that have to be run anew because of it."""
+        if isinstance(row, str):
+            self.failed.append(cell)
+            print(f"FAILED: {cell}, {row}", flush=True)
+            return []
+        run = self.directory(cell) / "run"
+        for rest in (*run.glob("*_checkpoints"), *([run] if self.suite.teacher(cell) else [])):
+            shutil.rmtree(rest)
+        students = {str(other): other for other in self.suite.cells() if self.suite.teacher(other) == cell}
+        stale = [other for other in students.values() if (old := self.row(other)) and old["teacher"] != row["weights"]]
+        self.rows = [old for old in self.rows if not any(self.is_of(old, other) for other in (cell, *stale))] + [row]
+        write_rows("study", self.rows, self.results)
+        self.update_tests(cell)
+        again = f"; another model than before: {len(stale)} cells that started from it are void" if stale else ""
+        print(f"{cell}: F1 {row['f1']}, {row['minutes']} min{again}", flush=True)
+        return stale
+
+    # ------------------------------------------------------------------------------------------------------ paired tests
+
+    def update_tests(self, cell: Cell) -> None:
+        """Paired tests that a cell changes: its variant against the baseline, or all where it is the baseline, on its pair and
+        over all pairs. What --work has no counts of stays as it is."""
+        tests = read_rows("study-tests", self.results)
+        variants = self.suite.tables[0]["variants"] if cell.variant == self.suite.baseline else [cell.variant]
+        for variant in variants:
+            if variant == self.suite.baseline or variant not in self.suite.tables[0]["variants"]:
+                continue
+            found = {pair: sides for pair in self.suite.pairs if (sides := self.paired_counts(pair, variant))}
+            scopes = {pair: [sides] for pair, sides in found.items() if pair == cell.pair}
+            if len(found) == len(self.suite.pairs):
+                scopes["all"] = list(found.values())
+            for pair, parts in scopes.items():
+                ours, theirs = (np.concatenate(side) for side in zip(*(sides for _, sides in parts), strict=True))
+                difference, p = randomisation_test(ours, theirs)
+                key = {"suite": self.suite.name, "pair": pair, "variant": variant}
+                tests = [old for old in tests if any(old[name] != value for name, value in key.items())]
+                seeds = " ".join(sorted({str(seed) for seeds, _ in parts for seed in seeds}))
+                tests.append(key | {"seeds": seeds, "difference": f"{difference:.2f}", "p": f"{p:.4f}"})
+        if tests:
+            write_rows("study-tests", sorted(tests, key=lambda row: tuple(row.values())[:3]), self.results)
+
+    def paired_counts(self, pair: str, variant: str) -> tuple[list[int], tuple[np.ndarray, np.ndarray]] | None:
+        """The seeds that a variant and the baseline both have, and the counts [sentences, 3] of each, summed over these seeds."""
+        found = {}
+        for seed in self.suite.seeds:
+            cells = [Cell(pair, seed, name) for name in (variant, self.suite.baseline)]
+            paths = [self.directory(cell) / "counts.npy" for cell in cells]
+            if all(self.row(cell) for cell in cells) and all(path.exists() for path in paths):
+                found[seed] = [np.load(path).astype(np.int64) for path in paths]
+        return (list(found), tuple(sum(side) for side in zip(*found.values(), strict=True))) if found else None
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
-def cpu_seconds() -> float:
-    """What the cells that have ended cost: their seconds on the clock also hold what else the machine did."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def weights(model: Path) -> str:
+    """A digest of a model's weights."""
+    return digest((model / "model.safetensors").read_bytes())
 
 
-def write_result(path: Path, content: dict) -> None:
-    """Write a result, whole or not at all, one line a key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in content.items())
-    partial = path.with_suffix(".partial")
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    partial.replace(path)
+def count(model: Path, test: str) -> np.ndarray:
+    """Gold, predicted and correct entities of each sentence of a test set. int16 [sentences, 3]"""
+    corpus, tagger = load_corpus(test, labelled=True), GlodeModel.from_pretrained(model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model, config=tagger.config)
+    known = set(tagger.config.id2label.values())
+    gold = [[entity for entity in entities if entity[2] in known] for entities in gold_entities(corpus)]
+    tagged = tagger.predict(corpus["words"], tokenizer)
+    found = [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in entities] for entities in tagged]
+    pairs = [(set(wanted), set(got)) for wanted, got in zip(gold, of_known_types(gold, found), strict=True)]
+    return np.array([(len(wanted), len(got), len(wanted & got)) for wanted, got in pairs], dtype=np.int16)
 
 
-def launch_process(arguments: list[str], log: Path) -> int:
-    """Run benchmarks/cell.py in a process of its own."""
-    with open(log, "w", encoding="utf-8") as file:
-        command = [sys.executable, str(ROOT / "benchmarks" / "cell.py"), *arguments]
-        return subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 in percent of counts [..., (gold, predicted, correct)]."""
+    gold, predicted, correct = np.moveaxis(counts, -1, 0)
+    return 200 * correct / np.maximum(gold + predicted, 1)
 
 
-def main(argv: list[str]) -> int:
+def randomisation_test(first: np.ndarray, second: np.ndarray, trials: int = TRIALS, seed: int = 0) -> tuple[float, float]:
+    """Paired approximate randomisation over sentences (Noreen 1989), two-sided: how often would a difference of F1 as large as
+    the measured one come about, if for each sentence the two systems were exchanged by chance?
+
+    Args:
+        first, second: [sentences, (gold, predicted, correct)] of the two systems; where there are several seeds, summed over
+            them, so that a sentence stays one unit.
+        trials: how many exchanges are drawn.
+    Returns:
+        F1 of `first` minus F1 of `second` in points, and p.
+    """
+    generator, observed = np.random.default_rng(seed), float(f1_of(first.sum(0)) - f1_of(second.sum(0)))
+    as_large, change = 0, (second - first).astype(np.float64)
+    for at in range(0, trials, 500):
+        swapped = generator.random((min(500, trials - at), len(first)), dtype=np.float32) < 0.5
+        moved = swapped.astype(np.float64) @ change
+        difference = f1_of(first.sum(0) + moved) - f1_of(second.sum(0) - moved)
+        as_large += int((np.abs(difference) >= abs(observed) - 1e-9).sum())
+    return observed, (1 + as_large) / (trials + 1)
+
+
+def faster_in_bf16(tokens: int = 1000) -> bool:
+    """Whether a feed-forward layer learns faster in mixed precision here; takes about a second."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    layer = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384))
+    rows, seconds = torch.randn(tokens, 384), {}
+    for turn in range(6):
+        for mixed in (False, True):
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                loss = layer(rows).float().sum()
+            loss.backward()
+            if turn:  # the first one warms up
+                seconds[mixed] = min(seconds.get(mixed, float("inf")), time.perf_counter() - start)
+    return seconds[True] < 0.9 * seconds[False]
+
+
+def launch_process(command: list[str], log: Path, threads: int) -> int:
+    """Run a script of the project in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with open(log, "a", encoding="utf-8") as file:
+        whole = [sys.executable, str(ROOT / command[0]), *command[1:]]
+        return subprocess.run(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def main(argv: list[str], launch: Launch = launch_process, results: Path = RESULTS) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    names = sorted(path.stem for path in SUITES.glob("*.yaml") if path.stem != "variants")
-    parser.add_argument("--suite", choices=names)
-    parser.add_argument("--report", action="store_true", help="write RESULTS.md and its pictures; run nothing")
-    parser.add_argument("--corpora", type=Path, help="directory of CORPUS/LANGUAGE/SPLIT.iob2.gz. Default: the suite's")
-    parser.add_argument("--work", type=Path, default=ROOT / "glode-study", help="where samples and pseudo labels stay")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="run only these cells: PAIR/VARIANT/SEED")
-    parser.add_argument("--time_limit", type=float, default=float("inf"), metavar="MINUTES")
+    parser.add_argument("--suite", choices=sorted(SUITES["suites"]))
+    parser.add_argument("--corpora", type=Path, help="directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; the cores are shared between them")
+    parser.add_argument("--only", default="*", metavar="PAIR/SEED/VARIANT", help="run only these cells; * stands for anything")
+    parser.add_argument("--work", type=Path, default=ROOT / "glode-study", help="where samples, models and counts stay")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster")
+    parser.add_argument(
+        "--count", nargs=3, metavar=("MODEL", "TEST", "RESULT"), help="only count a model's entities on a test set"
+    )
     options, extra = parser.parse_known_args(argv)
-    if options.report:
-        write_report([Suite("small"), Suite("paper")], RESULTS, ROOT)
+    if options.count:
+        np.save(options.count[2], count(Path(options.count[0]), options.count[1]))
         return 0
     if not options.suite:
-        parser.error("give --suite or --report")
+        parser.error("give --suite")
     suite = Suite(options.suite)
     if not any(fnmatch(str(cell), options.only) for cell in suite.cells()):
-        parser.error(f"--only {options.only}: no such cell. A cell is PAIR/VARIANT/SEED, such as {suite.cells()[0]}")
-    corpora = options.corpora or ROOT / (suite.corpora or ".")
-    study = Study(suite, corpora, RESULTS / suite.name, (options.work / suite.name).resolve(), extra, launch_process)
+        parser.error(f"--only {options.only}: no such cell. A cell is PAIR/SEED/VARIANT, such as {suite.cells()[0]}")
+    if not options.corpora and not suite.corpora:
+        parser.error("give the directory of the corpora with --corpora")
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and faster_in_bf16())
+    study = Study(suite, options.corpora or ROOT / suite.corpora, options.work, results, extra, launch, bf16, options.jobs)
     try:
-        return 1 if study.run(options.only, options.time_limit) else 0
+        return 1 if study.run(options.only) else 0
     except FileNotFoundError as error:
         print(f"error: {error.filename}: no such file. Give the directory of the corpora with --corpora.", file=sys.stderr)
         return 2

@@ -16,7 +16,8 @@ from glode.corpora.labels import label_names
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.collator import GlodeCollator
-from glode.features.windows import build_features, gold_entities
+from glode.features.reach import gold_entities
+from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig, GlodeModel

@@ -3,6 +3,8 @@
 Self-training with hard labels, with a confidence threshold; ContProto (Zhou et al., ACL 2023); CoLaDa (Ma et al., ACL 2023).
 """
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +21,7 @@ def harden(soft: Tensor) -> Tensor:
 class SelfTraining(Denoiser):
     """The source model's labels, hard, as they are."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options | {"denoising": "none"})
+    own_settings: ClassVar[dict[str, Any]] = {"denoising": "none"}
 
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
         return harden(soft)
@@ -29,39 +30,36 @@ class SelfTraining(Denoiser):
 class ConfidentSelfTraining(SelfTraining):
     """The same, of the spans alone whose most probable type has at least the probability `confidence_threshold`."""
 
-    def __init__(self, *args, confidence_threshold: float, **options):
-        super().__init__(*args, **options)
-        self.confidence_threshold = confidence_threshold
-
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
-        return harden(soft) * (soft.amax(-1, keepdim=True) >= self.confidence_threshold)
+        return harden(soft) * (soft.amax(-1, keepdim=True) >= self.settings.confidence_threshold)
 
 
 class NearestPrototype(Denoiser):
     """ContProto's refinement: a label moves towards the nearest prototype alone, an entity's only within the margin of its type,
     which is the mean similarity of the spans with this pseudo label. The Trainer adds the contrastive loss."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options | {"denoising": "global"})
+    own_settings: ClassVar[dict[str, Any]] = {"denoising": "global"}
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         return directions(similarity, thresholds, multiple=False) * directions(similarity, thresholds)
 
 
-class NeighbourConsistency(Denoiser):
+class NeighborConsistency(Denoiser):
     """CoLaDa's re-weighting: hard labels that are never refined, but weigh the more in the loss the more of a span's nearest
     target spans have the same label, see `consistency_weight`."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options | {"denoising": "local", "local_threshold_scale": 1.0})
-        self.weights: Tensor | None = None  # of the batch's target spans; None while nothing is stored
+    own_settings: ClassVar[dict[str, Any]] = {"denoising": "local", "local_threshold_scale": 1.0}
+    refines_labels = False
+    weights: Tensor | None = None  # of the batch's target spans; None while nothing is stored
 
-    def step(self, projection, labels, window, own_start, span_mask, step: int, beta: float | None) -> Tensor:
+    def counted(self, span_mask: Tensor, is_target: Tensor) -> Tensor:
+        return span_mask & is_target[:, None, None]
+
+    def towards(self, vectors: Tensor, soft: Tensor, language: Tensor) -> Tensor:
         self.weights = None
-        among_target = span_mask & (window >= 0)[:, None, None]
-        return super().step(projection, labels, window, own_start, among_target, step, beta=None)
+        return super().towards(vectors, soft, language)
 
-    def neighbour_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
+    def neighbor_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
         return self.datastore.similarity(vectors)  # an O span's share of O is its weight
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
@@ -92,5 +90,10 @@ BASELINES: dict[str, type[Denoiser]] = {
     "self-training": SelfTraining,
     "confidence": ConfidentSelfTraining,
     "contproto": NearestPrototype,
-    "colada": NeighbourConsistency,
+    "colada": NeighborConsistency,
 }
+
+
+def denoiser_class(denoising: str) -> type[Denoiser]:
+    """What stands behind a name of `--denoising`."""
+    return BASELINES.get(denoising, Denoiser)

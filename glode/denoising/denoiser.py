@@ -1,77 +1,87 @@
 """Global-local denoising of soft pseudo labels (GLoDe, IJCAI 2024, eq. 5-11). Knows no Trainer."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from glode.denoising.centers import Centers
-from glode.denoising.datastore import COLLECTED, Datastore
+from glode.denoising.datastore import Datastore
 from glode.denoising.gathering import Gather, alone
 from glode.denoising.prototypes import Prototypes
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.denoising.refinement import directions, refine
+from glode.denoising.reservoir import Sample
+from glode.denoising.settings import DenoisingSettings
 from glode.denoising.thresholds import Thresholds
 from glode.errors import InputError
+
+
+class Spans(NamedTuple):
+    """The cells of some rows' grids, one after the other: unit vectors [spans, D], types [spans], valid bool [spans], keys for
+    random numbers [spans]."""
+
+    vectors: Tensor
+    types: Tensor
+    valid: Tensor
+    keys: Tensor
 
 
 class Denoiser:
     """The state of global-local denoising: pseudo labels, prototypes, thresholds, datastore, and the centers where asked for.
 
+    A baseline overrides `own_settings`, `refines_labels` and the methods from `counted` to `loss_targets`.
+
     Args:
         pseudo_labels: the labels to refine.
+        settings: see [`DenoisingSettings`].
         size: D.
-        denoising: "both", "global", "local" or "none".
-        directions: "multiple" or "single" (eq. 8).
-        neighbors, neighbor_share: K (eq. 9), see [`Datastore`].
-        local_threshold_scale: factor on the local thresholds.
-        normalize_directions: give the global and the local direction equal weight before they are added.
-        center: compare vectors without their language's center.
         languages: the target language of each window, from 0; one for all by default. Thresholds and centers are of a language.
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
     """
 
+    own_settings: ClassVar[dict[str, Any]] = {}  # in the place of the given ones
+    refines_labels = True
+
     def __init__(
         self,
         pseudo_labels: PseudoLabels,
+        settings: DenoisingSettings,
         size: int,
-        denoising: str = "both",
-        directions: str = "multiple",
-        neighbors: int = 300,
-        neighbor_share: float = 1.0,
-        decay: float = 0.99,
-        local_threshold_scale: float = 0.9,
-        normalize_directions: bool = False,
-        center: bool = False,
-        outside_share: float = 0.03,
-        capacity: int = 200_000,
-        exact_size: int = 4_000,
-        seed: int = 0,
-        languages: Sequence[int] | None = None,
+        languages: Sequence[int] | Tensor | None = None,
         gather: Gather = alone,
         rank: int = 0,
     ):
-        device, types = pseudo_labels.offsets.device, pseudo_labels.probabilities.shape[-1]
         self.pseudo_labels = pseudo_labels
-        windows = len(pseudo_labels.refined_in)
-        self.languages = torch.as_tensor(languages if languages is not None else [0] * windows, device=device)
+        self.settings = settings = dataclasses.replace(settings, **self.own_settings)
+        device, types = pseudo_labels.offsets.device, pseudo_labels.probabilities.shape[-1]
+        if languages is None:
+            languages = torch.zeros(len(pseudo_labels.refined_in), dtype=torch.long)
+        self.languages = torch.as_tensor(languages, device=device)
         number = 1 + int(self.languages.max())
-        self.centers = Centers(1 + number, types, size, device=device) if center else None
-        self.prototypes = Prototypes(types, size, decay, device)
-        self.datastore = Datastore(types, size, neighbors, neighbor_share, outside_share, capacity, exact_size, seed, device)
+        self.centers = Centers(1 + number, types, size, device=device) if settings.center_vectors else None
+        self.prototypes = Prototypes(types, size, settings.prototype_decay, device)
+        self.datastore = Datastore(types, size, settings, device)
         self.thresholds = {side: Thresholds(types, number, device) for side in ("global", "local")}
-        self.sides = {"both": ("global", "local"), "none": ()}.get(denoising, (denoising,))
-        self.multiple = directions == "multiple"
-        self.local_threshold_scale, self.normalize_directions = local_threshold_scale, normalize_directions
         self.gather, self.rank = gather, rank
         self.epoch = 0
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return self.settings.sides
+
+    # --------------------------------------------------------------------------------------------------------------- a step
 
     def step(
         self,
         projection: Tensor,
         labels: Tensor,
+        is_target: Tensor,
         window: Tensor,
+        key: Tensor,
         own_start: Tensor,
         span_mask: Tensor,
         step: int,
@@ -82,7 +92,9 @@ class Denoiser:
         Args:
             projection: [batch, words, length, D], unit vectors.
             labels: [batch, words, length], gold types of the source rows.
-            window: [batch]; below 0 for source rows.
+            is_target: bool [batch].
+            window: [batch], the number of the row in its own stream.
+            key: [batch], a number that no other window of either stream has, for random numbers.
             own_start: [batch].
             span_mask: bool [batch, words, length].
             step: the number of the step, for the sampling of the datastore.
@@ -90,52 +102,80 @@ class Denoiser:
         Returns:
             [target rows, words, length, types].
         """
-        source, target = window < 0, window >= 0
-        cells = torch.arange(span_mask[0].numel(), device=window.device).view(span_mask.shape[1:])
-        keys = window[:, None, None] * 2**20 + cells - own_start[:, None, None] * span_mask.shape[2]
-        language = torch.where(target, 1 + self.languages[window.clamp(min=0)], 0)  # 0 is the source
-        window, own_start, valid = window[target], own_start[target], span_mask[target]
-        soft = self.pseudo_labels.read(window, own_start, span_mask.shape[1])
+        target_window, target_start, is_span = window[is_target], own_start[is_target], span_mask[is_target]
+        soft = self.pseudo_labels.read(target_window, target_start, span_mask.shape[1])
         if not self.sides:
             return soft
-        types = labels.masked_scatter(target[:, None, None], soft.argmax(-1))
-        if self.centers is not None:
-            self.centers.update(projection, types, language, span_mask, self.gather)
-            projection = self.centered(projection, language)
-        vectors, pseudo, valid_flat = projection[target].flatten(0, 2), types[target].flatten(), valid.flatten()
-        gold = (projection[source].flatten(0, 2), labels[source].flatten(), span_mask[source].flatten())
-        self.prototypes.update(*gold, self.gather)
-        self.prototypes.update(vectors, pseudo, valid_flat, self.gather)
-
-        queries, types = vectors[valid_flat], pseudo[valid_flat]
-        language = (language[target] - 1)[:, None, None].expand_as(valid)[valid]
-        towards = torch.zeros(len(types), soft.shape[-1], dtype=soft.dtype, device=soft.device)
-        for side in self.sides:
-            thresholds = self.thresholds[side].values[language]
-            if side == "global":
-                similarity = self.prototypes.similarity(queries)
-            else:
-                if not len(self.datastore):
-                    continue
-                thresholds = self.local_threshold_scale * thresholds
-                similarity = self.neighbour_shares(queries, types, thresholds)
-            self.thresholds[side].add(similarity, types, language)
-            side_towards = self.choose_directions(similarity, thresholds, types)
-            if self.normalize_directions:
-                side_towards = side_towards / side_towards.sum(-1, keepdim=True).clamp(min=1)
-            towards += side_towards
-        if beta is not None:
-            # Once an epoch, also where the sampler shows a sentence more often.
-            due = self.pseudo_labels.refined_in[window] != self.epoch
-            moves = due[:, None, None].expand_as(valid)[valid]
-            soft[valid] = torch.where(moves[:, None], refine(soft[valid], towards, beta), soft[valid])
-            self.pseudo_labels.write(window, own_start, soft, self.epoch, due, self.gather)
+        types = labels.masked_scatter(is_target[:, None, None], soft.argmax(-1))
+        counted = self.counted(span_mask, is_target)
+        vectors = self._compared(projection, types, is_target, window, counted)
+        keys = _span_keys(key, own_start, span_mask)
+        source, target = (
+            Spans(*(grid[rows].flatten(0, 2) for grid in (vectors, types, counted, keys))) for rows in (~is_target, is_target)
+        )
+        for spans in (source, target):
+            self.prototypes.update(spans.vectors, spans.types, spans.valid, self.gather)
+        language = self.languages[target_window][:, None, None].expand_as(is_span)[is_span]
+        towards = self.towards(target.vectors[target.valid], soft[is_span], language)
+        if beta is not None and self.refines_labels:
+            soft = self._refine(soft, target_window, target_start, is_span, towards, beta)
         if "local" in self.sides:
-            self.datastore.collect(*gold, keys[source].flatten(), step)
-            self.datastore.collect(vectors, soft.argmax(-1).flatten(), valid_flat, keys[target].flatten(), step)
+            self.datastore.reservoir.collect(*source, step)
+            self.datastore.reservoir.collect(*target._replace(types=soft.argmax(-1).flatten()), step)
         return soft
 
-    def neighbour_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
+    def _compared(self, projection: Tensor, types: Tensor, is_target: Tensor, window: Tensor, counted: Tensor) -> Tensor:
+        """The vectors of a batch as they are compared, after their languages' centers have moved. [batch, words, length, D]"""
+        if self.centers is None:
+            return projection
+        language = torch.where(is_target, 1 + self.languages[window * is_target], 0)  # 0 is the source
+        self.centers.update(projection, types, language, counted, self.gather)
+        return self.centered(projection, language)
+
+    def _refine(self, soft: Tensor, window: Tensor, own_start: Tensor, is_span: Tensor, towards: Tensor, beta: float) -> Tensor:
+        """Refine the labels [rows, words, length, types] of the windows that are due, and store them: once an epoch, also where
+        the sampler shows a window more often."""
+        due = self.pseudo_labels.refined_in[window] != self.epoch
+        moves = due[:, None, None].expand_as(is_span)[is_span]
+        refined = soft.clone()
+        refined[is_span] = torch.where(moves[:, None], refine(soft[is_span], towards, beta), soft[is_span])
+        self.pseudo_labels.write(window, own_start, refined, self.epoch, due, self.gather)
+        return refined
+
+    # -------------------------------------------------------------------------------------------------- what baselines change
+
+    def counted(self, span_mask: Tensor, is_target: Tensor) -> Tensor:
+        """The spans that prototypes, centers and datastore take in: bool [batch, words, length], [batch] -> the same."""
+        return span_mask
+
+    def towards(self, vectors: Tensor, soft: Tensor, language: Tensor) -> Tensor:
+        """The sum of the directions of both sides (eq. 10); their similarities count for the next thresholds.
+
+        Args:
+            vectors: [spans, D], of target spans.
+            soft: [spans, types], their pseudo labels.
+            language: [spans], from 0.
+        Returns:
+            [spans, types].
+        """
+        total, types = torch.zeros_like(soft), soft.argmax(-1)
+        for side in self.sides:
+            if side == "global" or len(self.datastore):
+                total += self._side_towards(side, vectors, types, language)
+        return total
+
+    def _side_towards(self, side: str, vectors: Tensor, types: Tensor, language: Tensor) -> Tensor:
+        thresholds = self.thresholds[side].values[language]
+        if side == "global":
+            similarity = self.prototypes.similarity(vectors)
+        else:
+            thresholds = self.settings.local_threshold_scale * thresholds
+            similarity = self.neighbor_shares(vectors, types, thresholds)
+        self.thresholds[side].add(similarity, types, language)
+        chosen = self.choose_directions(similarity, thresholds, types)
+        return chosen / chosen.sum(-1, keepdim=True).clamp(min=1) if self.settings.normalize_directions else chosen
+
+    def neighbor_shares(self, vectors: Tensor, types: Tensor, thresholds: Tensor) -> Tensor:
         """Eq. 9 for spans with the pseudo labels `types`, as exactly as `choose_directions` has to know it: vectors [spans, D],
         types [spans], thresholds [spans, types] -> [spans, types]."""
         return self.datastore.similarity(vectors, types, thresholds)
@@ -143,12 +183,14 @@ class Denoiser:
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         """Where spans with the pseudo labels `types` [spans] move: similarity and thresholds [spans, types] -> [spans, types]
         (eq. 8)."""
-        return directions(similarity, thresholds, self.multiple)
+        return directions(similarity, thresholds, self.settings.directions == "multiple")
 
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
         """What L_tgt (eq. 4) asks for: soft labels [rows, words, length, types] of the batch where bool `valid` is set, as they
         are. A baseline hardens them, or scales a span's by the weight that it has in the loss."""
         return soft
+
+    # -------------------------------------------------------------------------------------------------------------- elsewhere
 
     def centered(self, vectors: Tensor, language: Tensor) -> Tensor:
         """Span vectors [rows, words, length, D] as they are compared; language [rows], 0 for the source, then the targets."""
@@ -168,7 +210,7 @@ class Denoiser:
         """All state of all processes as named tensors; every process has to call it. The sums of the thresholds come
         apart for each process, so that their order is kept."""
         labels, store = self.pseudo_labels, self.datastore
-        collected = store.joined(self.gather)
+        collected = store.reservoir.joined(self.gather)
         state = {
             "epoch": torch.tensor(self.epoch),
             "pseudo_labels.offsets": labels.offsets,
@@ -177,7 +219,7 @@ class Denoiser:
             "prototypes.vectors": self.prototypes.vectors,
             "datastore.vectors": store.vectors,
             "datastore.types": store.types,
-            **dict(zip((f"collected.{name}" for name in COLLECTED), collected, strict=True)),
+            **{f"collected.{name}": column for name, column in collected._asdict().items()},
         }
         if self.centers is not None:
             state["centers.sums"] = self.centers.sums
@@ -200,7 +242,7 @@ class Denoiser:
                 "the checkpoint's denoising state is of another target text, span length or set of types. Give the corpora and "
                 "arguments of the run that saved it, or another --output_dir."
             )
-        processes = len(self.gather(self.thresholds["global"].sums))
+        mine = slice(self.rank, None, len(self.gather(self.thresholds["global"].sums)))  # a share of what was of all processes
         self.epoch = int(state["epoch"])
         labels.probabilities.copy_(probabilities)
         labels.refined_in = state["pseudo_labels.refined_in"]
@@ -209,6 +251,13 @@ class Denoiser:
             self.centers.sums = state["centers.sums"]
         for side, thresholds in self.thresholds.items():
             thresholds.values = state[f"thresholds.{side}.values"]
-            thresholds.sums = state[f"thresholds.{side}.sums"][self.rank :: processes].sum(0)
+            thresholds.sums = state[f"thresholds.{side}.sums"][mine].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
-        self.datastore.collected = [tuple(state[f"collected.{name}"][self.rank :: processes] for name in COLLECTED)]
+        self.datastore.reservoir.parts = [Sample(*(state[f"collected.{name}"][mine] for name in Sample._fields))]
+
+
+def _span_keys(key: Tensor, own_start: Tensor, span_mask: Tensor) -> Tensor:
+    """A number for each span that no other span of the corpora has, whatever its batch is padded to. [batch, words, length]"""
+    words, length = span_mask.shape[1:]
+    cells = torch.arange(words * length, device=key.device).view(words, length)
+    return key[:, None, None] * 2**20 + cells - own_start[:, None, None] * length

@@ -10,14 +10,14 @@ from glode.denoising.gathering import Gather, alone
 class Prototypes:
     """One unit vector a type, moving averages over the spans (eq. 6). `vectors` is [types, D]."""
 
-    def __init__(self, types: int, size: int, decay: float = 0.99, device: torch.device | str = "cpu"):
+    def __init__(self, types: int, size: int, prototype_decay: float = 0.99, device: torch.device | str = "cpu"):
         self.vectors = torch.zeros(types, size, device=device)
-        self.decay = decay
+        self.prototype_decay = prototype_decay
 
     def update(self, vectors: Tensor, types: Tensor, valid: Tensor, gather: Gather = alone) -> None:
         """Take in the spans of a batch, in order, as if one after the other, then normalise.
 
-        phi <- decay^n phi + (1 - decay) sum_i decay^(n - 1 - i) z_i, for the n spans z_i of a type; process by process.
+        phi <- a^n phi + (1 - a) sum_i a^(n - 1 - i) z_i, for the n spans z_i of a type, a = prototype_decay; process by process.
 
         Args:
             vectors: [spans, D].
@@ -26,10 +26,10 @@ class Prototypes:
         """
         member = F.one_hot(types.clamp(min=0), len(self.vectors)) * valid[:, None]
         later = member.flip(0).cumsum(0).flip(0) - member
-        weights = (1 - self.decay) * self.decay ** later.to(vectors.dtype) * member
+        weights = (1 - self.prototype_decay) * self.prototype_decay ** later.to(vectors.dtype) * member
         sums = torch.cat([weights.T @ vectors, member.sum(0)[:, None].to(vectors.dtype)], dim=1)
         for process in gather(sums):
-            self.vectors = self.decay ** process[:, -1:] * self.vectors.to(sums.dtype) + process[:, :-1]
+            self.vectors = self.prototype_decay ** process[:, -1:] * self.vectors.to(sums.dtype) + process[:, :-1]
         self.vectors = F.normalize(self.vectors, dim=-1)
 
     def similarity(self, vectors: Tensor) -> Tensor:

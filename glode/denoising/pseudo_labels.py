@@ -17,7 +17,7 @@ class PseudoLabels:
     """Soft labels of all spans of the target text: one flat array [owned words, length, types] and an offset per window.
 
     With `file` the array lies there in half precision, mapped into memory, and the processes of a machine share it. The file is
-    scratch: what a stopped run goes on from is the copy in its checkpoint. Why float16: docs/scale.md.
+    scratch: what a stopped run goes on from is the copy in its checkpoint. Why float16: docs/scaling.md.
 
     Args:
         words: how many words each window owns.

@@ -1,1 +1,2 @@
-"""What makes a step cheaper and changes nothing else; nobody has to read it first."""
+"""Speed alone: packed rows, cheap dropout, a processor switch. Nobody has to read this room first; without it, everything is
+computed the same and takes longer."""

@@ -67,7 +67,8 @@ def pack_rows(batch: dict[str, Tensor], first_position: int) -> dict[str, Tensor
     mask = batch["attention_mask"].bool()
     places, lengths = mask.flatten().nonzero()[:, 0], mask.sum(1)
     starts = (lengths.cumsum(0) - lengths)[: len(batch["first_token"]), None]
-    packed = {name: batch[name].flatten()[places][None] for name in ("input_ids", "mlm_labels") if name in batch}
+    packed: dict[str, Tensor] = {}
+    packed |= {name: batch[name].flatten()[places][None] for name in ("input_ids", "mlm_labels") if name in batch}
     packed |= {name: batch[name] + starts for name in ("first_token", "last_token")}
     read = torch.zeros(len(places), dtype=torch.bool)
     read[packed["first_token"]] = read[packed["last_token"]] = True
@@ -101,7 +102,7 @@ def packed_attention(
     Returns:
         [1, tokens, heads, size], and no weights.
     """
-    if token_places is None:
+    if token_places is None or attention_mask is None:
         options = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window} | kwargs
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     rows, width = attention_mask.shape[0], attention_mask.shape[-1]

@@ -14,7 +14,7 @@ from modeling_glode import collate_windows, span_grid
 
 @dataclass
 class GlodeCollator:
-    """Makes a batch of windows, for training (both streams) and for evaluation (one stream).
+    """Makes a batch of the rows of [`TwoStreams`], for training (both streams) and for evaluation (the first alone).
 
     Returns a dictionary of tensors, for 2 source windows, 1 target window and its masked copy, with L = 2:
 
@@ -23,7 +23,9 @@ class GlodeCollator:
         first_token     [3, words]      only windows that are scored; last_token and word_shapes likewise
         span_mask       [3, words, 2]   which cells of the grid are spans
         labels          [3, words, 2]   gold types of source spans; -100 for target spans and where there is no span
-        window          [3]             the window in the target's pseudo labels; below 0 for source windows
+        is_target       [3]             bool, which stream a row is of
+        window          [3]             the number of the window in its stream
+        key             [3]             a number that no other window of either stream has
         own_start       [3]             its first owned word
         mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
 
@@ -40,19 +42,19 @@ class GlodeCollator:
     first_position: int | None = None
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
-        target = [row for row in rows if row.get("window", -1) >= 0]
+        target = [row for row in rows if row["is_target"]]
         masked = target if self.mlm_probability > 0 else []
-        scored = rows if self.keep_target else [row for row in rows if row.get("window", -1) < 0]
+        scored = rows if self.keep_target else [row for row in rows if not row["is_target"]]
         batch = collate_windows([*scored, *masked], self.tokenizer.pad_token_id)
         if masked:
             self._mask(batch, len(scored), [row["index"] for row in masked])
         words = max(len(row["first_token"]) for row in scored)
         for name in ("first_token", "last_token", "word_shapes"):
             batch[name] = batch[name][: len(scored), :words]
-        own = [batch.pop(name)[: len(scored)] for name in ("number_of_words", "own_start", "own_end")]
-        batch["span_mask"] = span_grid(*own, words, self.max_span_length)
-        batch["window"] = torch.tensor([row.get("window", row.get("index", 0)) for row in scored])
-        batch["own_start"] = own[1]
+        number, start, end = (batch.pop(name)[: len(scored)] for name in ("number_of_words", "own_start", "own_end"))
+        batch["span_mask"] = span_grid(number, start, end, words, self.max_span_length)
+        batch |= {name: torch.tensor([row[name] for row in scored]) for name in ("is_target", "window", "key")}
+        batch["own_start"] = start
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
         return batch if self.first_position is None else pack_rows(batch, self.first_position)

@@ -1,14 +1,16 @@
-"""What a model predicts for a window, as it passes through the Trainer."""
+"""What a model predicts for windows, on its way through the Trainer to the entities of sentences."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
-from transformers import (
-    EvalPrediction,
-)
+from transformers import EvalPrediction
 from transformers.trainer_utils import PredictionOutput
 
-from modeling_glode import decode
+from glode.metrics import Entity
+from modeling_glode import decode, in_words, resolve
 
 
 def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
@@ -22,3 +24,29 @@ def entities_by_word(logits: Tensor, span_mask: Tensor) -> Tensor:
 def by_window(prediction: EvalPrediction | PredictionOutput) -> np.ndarray:
     """What `prediction_step` gave for each window, in their order. [windows, words, (type, length, probability)]"""
     return prediction.predictions[prediction.label_ids.argsort()]
+
+
+def merge_windows(
+    predictions: Iterable[np.ndarray], windows: Dataset, sentences: int, names: dict[int, str]
+) -> list[list[Entity]]:
+    """Join the entities of each sentence's windows; where those of two windows overlap, the more probable one stays.
+
+    Args:
+        predictions: [windows, units, (type, length, probability)], at most one entity a first unit; type <= 0 is none. In blocks,
+            one window after the other.
+        sentences: how many sentences the corpus has.
+        names: id2label.
+    Returns:
+        (first word, length, type) of each sentence's entities, in text order.
+    """
+    found: list[list[tuple]] = [[] for _ in range(sentences)]
+    places, at = windows.select_columns(["sentence", "borders"]), 0
+    for block in predictions:
+        rows = places[at : at + len(block)]
+        at += len(block)
+        row, begin = np.nonzero(block[..., 0] > 0)
+        for window, unit, (label, length, score) in zip(row.tolist(), begin.tolist(), block[row, begin].tolist(), strict=True):
+            entity: tuple = in_words((unit, int(length), names[int(label)], score), rows["borders"][window])
+            found[rows["sentence"][window]].append(entity)
+    merged: list[list] = [[entity[:3] for entity in resolve(entities)] for entities in found]
+    return merged

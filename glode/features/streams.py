@@ -9,7 +9,12 @@ from torch.utils.data import Sampler
 
 
 class TwoStreams(torch.utils.data.Dataset):
-    """Source windows, then target windows, as one map-style data set. An index beyond its end starts again: epoch after epoch."""
+    """Source windows, then target windows, as one map-style data set. An index beyond its end starts again: epoch after epoch.
+
+    A row has the window's columns and: `is_target`, which stream it is of; `window`, its number in that stream; `key`, a number
+    that no other window of either stream has; and `index`, which tells the epoch as well. What random numbers about a window
+    follow from is one of the last two.
+    """
 
     def __init__(self, source: Dataset, target: Dataset | None):
         self.source, self.target = source, target
@@ -18,10 +23,16 @@ class TwoStreams(torch.utils.data.Dataset):
         return len(self.source) + (len(self.target) if self.target is not None else 0)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        border, total = len(self.source), len(self)
+        total = len(self)
         places = [index % total for index in indices]
-        rows = [self.source[i] if i < border else self.target[i - border] for i in places]
-        return [row | {"index": n, "window": i - border} for row, n, i in zip(rows, indices, places, strict=True)]
+        return [self._row(place, index) for place, index in zip(places, indices, strict=True)]
+
+    def _row(self, place: int, index: int) -> dict:
+        border = len(self.source)
+        is_target = place >= border
+        window = place - border if is_target else place
+        stream = self.source if self.target is None or not is_target else self.target
+        return stream[window] | {"is_target": is_target, "window": window, "key": place - border, "index": index}
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -45,8 +56,8 @@ class TwoStreamSampler(Sampler[int]):
 
     def __init__(
         self,
-        source_lengths: Sequence[int],
-        target_lengths: Sequence[int],
+        source_lengths: Sequence[int] | np.ndarray,
+        target_lengths: Sequence[int] | np.ndarray,
         source_batch: int,
         target_batch: int,
         seed: int,

@@ -7,11 +7,18 @@ from transformers import AutoTokenizer
 
 from modeling_glode import GlodeModel, GlodePipeline
 
-PARAMETERS = {"threshold": float, "nested": bool, "aggregation_strategy": str}
+# What InferenceClient sends, and the two of our own.
+PARAMETERS: dict[str, type] = {
+    "aggregation_strategy": str,
+    "ignore_labels": list,
+    "stride": int,
+    "threshold": float,
+    "nested": bool,
+}
 
 
 class EndpointHandler:
-    """`{"inputs": text or texts, "parameters": {"threshold": 0.5, "nested": false}}` -> entities.
+    """`{"inputs": text or texts, "parameters": {"threshold": 0.5, "ignore_labels": ["MISC"]}}` -> entities.
 
     Args:
         path: the repository's directory.
@@ -30,17 +37,31 @@ class EndpointHandler:
         """
         if not isinstance(data, dict) or "inputs" not in data:
             raise ValueError('expected {"inputs": text or list of texts, "parameters": {...}}')
-        inputs, parameters = data["inputs"], data.get("parameters") or {}
+        inputs, parameters = data["inputs"], checked(data.get("parameters"))
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError('"inputs" must be a text or a list of texts')
-        if not isinstance(parameters, dict):
-            raise ValueError('"parameters" must be an object')
-        for name, value in parameters.items():
-            if name not in PARAMETERS:
-                raise ValueError(f"there is no parameter {name!r}; known: {', '.join(PARAMETERS)}")
-            kind = PARAMETERS[name]
-            if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
-                raise ValueError(f"parameter {name!r} must be of type {kind.__name__}")
         found = self.pipeline(texts, batch_size=min(len(texts), 32), **parameters) if texts else []
         return found[0] if isinstance(inputs, str) else found
+
+
+def checked(parameters: Any) -> dict[str, Any]:
+    """The parameters that are given; null is one left out.
+
+    Raises:
+        ValueError: there is no such parameter, or it is of another type.
+    """
+    if not isinstance(parameters, dict | None):
+        raise ValueError('"parameters" must be an object')
+    given = {name: value for name, value in (parameters or {}).items() if name not in PARAMETERS or value is not None}
+    for name, value in given.items():
+        if name not in PARAMETERS:
+            raise ValueError(f"there is no parameter {name!r}; known: {', '.join(PARAMETERS)}")
+        kind = PARAMETERS[name]
+        if kind is list:
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        else:
+            fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+        if not fits:
+            raise ValueError(f"parameter {name!r} must be of type {'list of strings' if kind is list else kind.__name__}")
+    return given

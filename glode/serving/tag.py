@@ -1,15 +1,17 @@
-"""Finds the entities of a file of any size, each line of which is a text.
+"""Finds the entities of a file of any size, each line of which is a text, or a JSON object that holds one.
 
-    glode tag --model glode-demo --input big.txt.gz --output big.jsonl
+    glode tag --model glode-demo --input big.txt.gz --output big.jsonl.gz
+    glode tag --model glode-demo --input posts.jsonl --text_field body --output tagged.jsonl
     zcat big.txt.gz | glode tag --model glode-demo | head
 
-Writes {"text": ..., "entities": [...]} a line, with what the pipeline returns for the line, or, where the output is a .conll
-file, a word and its IOB2 tag a line and a blank line after each text. It runs on the GPU or on all cores, holds a few lines at
-a time, and with --resume goes on where it was stopped.
+Writes {"text": ..., "entities": [...]} a line, with what the pipeline returns for the line, and all that the line's JSON object
+had; or, where the output is a .conll file, a word and its IOB2 tag a line and a blank line after each text. It runs on the GPU
+or on all cores, holds a few lines at a time, and with --resume goes on where it was stopped.
 """
 
 import json
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,13 +25,15 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, PretrainedConfig, PreTrainedTokenizerBase
 
-from glode.corpora.files import find_encoding, read_lines
-from glode.corpora.schemes import encode_tags
-from glode.corpora.words import split_words
+from glode.corpora.files import find_encoding, read_lines, unpacked_suffix
 from glode.errors import InputError, run_command
+from glode.serving.records import Document, is_record_of, pack, to_record, whole_records
 from modeling_glode import GlodeModel
 
 BUFFER = 2**18  # characters that are tagged together: windows of equal length share a batch
+SUFFIXES_OF_JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, UTF-8 cannot
 
 
 @dataclass
@@ -38,12 +42,23 @@ class TagArguments:
 
     model: str = field(metadata={"help": "Directory of a model or its repository on the Hub."})
     input: str = field(
-        default="-", metadata={"help": "Text, a document a line; plain, .gz, .bz2, .xz or .zst; - is standard input."}
+        default="-",
+        metadata={
+            "help": "Text, a document a line, or JSON lines (.jsonl, .ndjson); plain, .gz, .bz2, .xz or .zst; may be a pipe; "
+            "- is standard input."
+        },
     )
-    output: str = field(default="-", metadata={"help": "File to write; - is standard output."})
-    format: str | None = field(
+    text_field: str | None = field(
         default=None,
-        metadata={"help": "Default: conll where the output's name ends so, else jsonl.", "choices": ["jsonl", "conll"]},
+        metadata={"help": "The field of JSON lines that holds the text; given, the input is JSON lines. Default: text."},
+    )
+    output: str = field(
+        default="-",
+        metadata={"help": "File to write, packed where its name ends in .gz, .bz2, .xz or .zst; - is standard output."},
+    )
+    format: str = field(
+        default="auto",
+        metadata={"help": "auto: conll where the output's name says so, else jsonl.", "choices": ["auto", "jsonl", "conll"]},
     )
     resume: bool = field(default=False, metadata={"help": "Go on after the last whole text of the output."})
     batch_size: int = field(default=32, metadata={"help": "Windows at a time."})
@@ -63,16 +78,35 @@ class TagArguments:
     )
 
     def __post_init__(self):
-        if self.format is None:
-            self.format = "conll" if self.output.endswith(".conll") else "jsonl"
+        if self.format == "auto":
+            self.format = "conll" if unpacked_suffix(Path(self.output)) == ".conll" else "jsonl"
         if self.nested and self.format == "conll":
             raise InputError("--nested: a .conll file has one tag a word. Write a .jsonl file.")
         if self.batch_size < 1:
             raise InputError(f"--batch_size {self.batch_size}: expected at least 1 window at a time.")
+        if self.threshold != self.threshold:
+            raise InputError("--threshold nan: expected a number, the least score of an entity.")
         if self.resume and self.output == "-":
             raise InputError("--resume needs a file: give --output.")
-        if self.input == "-" and self.encoding != "utf-8":
+        if Path(self.output).suffix.lower() in (".zip", ".7z", ".lz4", ".tgz", ".tar"):
+            raise InputError(f"--output {self.output} would not be packed. Name it .gz, .bz2, .xz or .zst.")
+        self._check_input()
+
+    def _check_input(self) -> None:
+        path, suffix = self.input_path, unpacked_suffix(Path(self.input))
+        if not path.exists() or path.is_dir():
+            raise InputError(f"--input {path} is no file. Check the path.")
+        if self.encoding != "utf-8" and not path.is_file():  # it is read twice
             raise InputError("--encoding needs a file: give --input, or convert the stream to UTF-8.")
+        if suffix in SUFFIXES_OF_NO_TEXT and self.text_field is None:
+            raise InputError(
+                f"--input {path}: {suffix} is not tagged as it is. Give a .txt file, a text a line, or a .jsonl file, an object "
+                "with a text a line."
+            )
+
+    @property
+    def input_path(self) -> Path:
+        return Path("/dev/stdin" if self.input == "-" else self.input)
 
 
 def load_model(arguments: TagArguments) -> tuple[GlodeModel, PreTrainedTokenizerBase]:
@@ -99,43 +133,50 @@ def load_model(arguments: TagArguments) -> tuple[GlodeModel, PreTrainedTokenizer
         raise InputError(f"--device {device} cannot be used ({reason}). Give cpu, or cuda:0 where there is a GPU.") from error
 
 
-def to_record(text: str, entities: list[dict], form: str) -> bytes:
-    """A tagged text as it is written; the text it came from can be told from it."""
-    if form == "jsonl":
-        return json.dumps({"text": text, "entities": entities}, ensure_ascii=False).encode() + b"\n"
-    words = split_words(text)
-    first, last = ({span[side]: i for i, span in enumerate(words)} for side in (0, 1))
-    spans = [(first[e["start"]], last[e["end"]] - first[e["start"]] + 1, e["entity_group"]) for e in entities]
-    lines = [f"{text[a:b]} {tag}\n" for (a, b), tag in zip(words, encode_tags(len(words), spans), strict=True)]
-    return "".join([*lines, "\n"]).encode()
+def read_documents(arguments: TagArguments) -> Iterator[Document]:
+    """The texts of the input.
+
+    Raises:
+        InputError: a line is not of the encoding, or not the JSON object that it should be.
+    """
+    path = arguments.input_path
+    name = arguments.text_field
+    if name is None and unpacked_suffix(path) in SUFFIXES_OF_JSON_LINES:
+        name = "text"
+    lines = read_lines(path, find_encoding(path, arguments.encoding), arguments.encoding_errors)
+    for number, line, replaced in lines:
+        if name is None:
+            yield Document(line, {"text": line}, replaced)
+        elif line.strip():
+            fields = parse_object(line, name, f"{path}, line {number}")
+            text, halves = SURROGATE.subn("\ufffd", fields[name])
+            if halves and arguments.encoding_errors == "strict":
+                raise InputError(
+                    f"{path}, line {number}: {halves} halves of characters (\\ud800 to \\udfff). Give --encoding_errors replace."
+                )
+            yield Document(text, fields | {name: text}, replaced + halves)
 
 
-def is_record_of(record: bytes, text: str, form: str) -> bool:
-    """Whether a text is the one from which [`to_record`] made the record."""
+def parse_object(line: str, name: str, where: str) -> dict:
+    """A line of JSON lines: an object with a text of that name, and without entities.
+
+    Raises:
+        InputError: it is something else.
+    """
     try:
-        if form == "jsonl":
-            return json.loads(record)["text"] == text
-        words = [line.rpartition(" ")[0] for line in record.decode().split("\n") if line]
-        return words == [text[a:b] for a, b in split_words(text)]
-    except (ValueError, KeyError, TypeError):
-        return False
+        fields = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: no JSON ({error}). Lines of plain text belong into a .txt file.") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
+        seen = ", ".join(map(repr, fields)) if isinstance(fields, dict) else type(fields).__name__
+        raise InputError(f"{where}: expected an object with a string {name!r}, found {seen}. Name the text by --text_field.")
+    if "entities" in fields:
+        raise InputError(f"{where}: the object has 'entities' already, which would be lost. Rename that field or take it out.")
+    return fields
 
 
-def whole_records(path: Path, form: str) -> tuple[int, int, bytes]:
-    """How many whole records a file has, how many bytes they take, and the last of them."""
-    number = size = 0
-    lines, last = [], b""
-    with open(path, "rb") as file:
-        for line in file:
-            lines.append(line)
-            if line.endswith(b"\n") and (form == "jsonl" or line == b"\n"):
-                last = b"".join(lines)
-                number, size, lines = number + 1, size + len(last), []
-    return number, size, last
-
-
-def open_output(arguments: TagArguments, lines: Iterator[tuple[int, str, int]]) -> BinaryIO:
-    """The stream to write to. With `resume` the lines whose records are there are read away, and half a record is cut off.
+def open_output(arguments: TagArguments, documents: Iterator[Document]) -> BinaryIO:
+    """The stream to write to. With `resume` the documents whose records are there are read away, and half a record is cut off.
 
     Raises:
         InputError: the file is there already, is the input, or comes from another input.
@@ -143,6 +184,8 @@ def open_output(arguments: TagArguments, lines: Iterator[tuple[int, str, int]]) 
     if arguments.output == "-":
         return open(1, "wb", closefd=False)
     path = Path(arguments.output)
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no directory {path.parent}. Make it first.")
     if not path.exists() or not path.stat().st_size:
         return open(path, "wb")
     if arguments.input != "-" and path.samefile(arguments.input):
@@ -150,24 +193,24 @@ def open_output(arguments: TagArguments, lines: Iterator[tuple[int, str, int]]) 
     if not arguments.resume:
         raise InputError(f"--output {path} is there already. Go on with it by --resume, or take it away.")
     number, size, last = whole_records(path, arguments.format)
-    read = deque(islice(lines, number), maxlen=1)
-    if number and not (read and is_record_of(last, read[0][1], arguments.format)):
-        raise InputError(f"--resume: record {number} of {path} is not that of line {number} of {arguments.input}. Take it away.")
+    read = deque(islice(documents, number), maxlen=1)
+    if number and not (read and is_record_of(last, read[0], arguments.format)):
+        raise InputError(f"--resume: record {number} of {path} is not that of text {number} of {arguments.input}. Take it away.")
     os.truncate(path, size)
     return open(path, "ab")
 
 
-def buffers(lines: Iterator[tuple[int, str, int]]) -> Iterator[tuple[list[str], int]]:
-    """Texts of about `BUFFER` characters together, and how many of their characters were replaced."""
-    texts, size, replaced = [], 0, 0
-    for _, text, broken in lines:
-        texts.append(text)
-        size, replaced = size + len(text) + 1, replaced + broken
+def buffers(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents of about `BUFFER` characters together."""
+    held, size = [], 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text) + 1
         if size >= BUFFER:
-            yield texts, replaced
-            texts, size, replaced = [], 0, 0
-    if texts:
-        yield texts, replaced
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
 def main(argv: Sequence[str]) -> None:
@@ -176,21 +219,21 @@ def main(argv: Sequence[str]) -> None:
     arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    path = Path("/dev/stdin" if arguments.input == "-" else arguments.input)
-    if arguments.input != "-" and not path.is_file():
-        raise InputError(f"--input {path} is no file. Check the path.")
-    lines = read_lines(path, find_encoding(path, arguments.encoding), arguments.encoding_errors)
+    documents = read_documents(arguments)
     model, tokenizer = load_model(arguments)
     texts_done = entities_found = characters_replaced = 0
-    with open_output(arguments, lines) as output, tqdm(unit=" texts", disable=None) as progress:
-        for texts, replaced in buffers(lines):
+    with open_output(arguments, documents) as output, tqdm(unit=" texts", disable=None) as progress:
+        for held in buffers(documents):
+            texts = [document.text for document in held]
             found = model.predict(texts, tokenizer, arguments.batch_size, arguments.threshold, arguments.nested)
-            for text, entities in zip(texts, found, strict=True):
-                output.write(to_record(text, entities, arguments.format))
+            records = [
+                to_record(document, list(entities), arguments.format) for document, entities in zip(held, found, strict=True)
+            ]
+            output.write(pack(b"".join(records), arguments.output))
             output.flush()
-            progress.update(len(texts))
-            texts_done, entities_found = texts_done + len(texts), entities_found + sum(map(len, found))
-            characters_replaced += replaced
+            progress.update(len(held))
+            texts_done, entities_found = texts_done + len(held), entities_found + sum(map(len, found))
+            characters_replaced += sum(document.replaced for document in held)
     print(f"{texts_done} texts, {entities_found} entities, {characters_replaced} characters made U+FFFD", file=sys.stderr)
 
 

@@ -1,13 +1,12 @@
 """The arguments of training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
-from transformers import (
-    TrainingArguments,
-)
+from transformers import TrainingArguments
 
 from glode.denoising.baselines import BASELINES
+from glode.denoising.settings import DenoisingSettings
 
 
 @dataclass
@@ -159,3 +158,8 @@ class GlodeTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."},
     )
+
+    @property
+    def denoising_settings(self) -> DenoisingSettings:
+        """What the denoiser has to know of these."""
+        return DenoisingSettings(**{setting.name: getattr(self, setting.name) for setting in fields(DenoisingSettings)})

@@ -2,77 +2,64 @@
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
-from transformers import (
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from glode.training.arguments import GlodeTrainingArguments
+from glode.denoising.denoiser import Denoiser
+from glode.features.streams import TwoStreamSampler
+
+
+class SamplerCallback(TrainerCallback):
+    """Tells the sampler which epoch begins; accelerate does not where a run of several processes is resumed."""
+
+    def __init__(self, sampler: TwoStreamSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class DenoisingCallback(TrainerCallback):
     """Refreshes the denoising state between epochs: thresholds, datastore, pseudo labels of all processes.
 
     It acts at the beginning of an epoch, where a resumed run passes as well; what is done already is not done again.
-    Quality and statistics of the pseudo labels are kept in `history`, one entry an epoch.
+    Quality and statistics of the pseudo labels are kept in `history`, one entry an epoch, and logged.
 
     Args:
-        trainer: the trainer whose state is refreshed.
-        references: gold entities of each target sentence, where there are any. For the report only.
+        denoiser: what is refreshed.
+        report: what the history has of the labels, see `PseudoLabelReport.summary`.
+        log: takes a log line.
     """
 
-    def __init__(self, trainer, references: Sequence | None = None):
-        self.trainer, self.references = trainer, references
+    def __init__(self, denoiser: Denoiser, report: Callable[[], dict], log: Callable[[dict[str, float]], None]):
+        self.denoiser, self.report, self.log = denoiser, report, log
         self.history: list[dict] = []
 
-    def _prefixes(self) -> dict[str | None, str]:
-        """What the names of a language's log lines begin with; None stands for all languages together."""
-        return {None: "pseudo_labels_"} | {name: f"pseudo_labels_{name}_" for name in self.trainer.languages}
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self._refresh(int(state.epoch or 0))
 
-    def on_train_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """A resumed run finds the history of the epochs before in the Trainer's log."""
-        for logs in state.log_history:
-            if "pseudo_labels_confidence" in logs:
-                reports = {language: self._from_logs(logs, prefix) for language, prefix in self._prefixes().items()}
-                self.history.append({"epoch": round(logs["epoch"])} | _joined(reports))
-
-    def _from_logs(self, logs: dict[str, float], prefix: str) -> dict:
-        names = self.trainer.model.config.id2label.values()
-        report = {name: logs[prefix + name] for name in ("confidence", "precision", "recall", "f1") if prefix + name in logs}
-        return report | {"spans": {name: logs[f"{prefix}spans_{name}"] for name in names}}
-
-    def on_epoch_begin(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        epoch = int(state.epoch or 0)
-        self.trainer.sampler.set_epoch(epoch)
-        self._refresh(epoch)
-
-    def on_train_end(self, args: GlodeTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._refresh(round(state.epoch))
 
     def _refresh(self, epoch: int) -> None:
-        if self.trainer.denoiser is None:
+        self.denoiser.begin_epoch(epoch)
+        if any(entry["epoch"] == epoch for entry in self.history):
             return
-        self.trainer.denoiser.begin_epoch(epoch)
-        if not any(entry["epoch"] == epoch for entry in self.history):
-            reports = self.trainer.pseudo_label_reports(self.references)
-            self.history.append({"epoch": epoch} | _joined(reports))
-            store = self.trainer.denoiser.datastore
-            logs = {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
-            for language, prefix in self._prefixes().items():
-                report = dict(reports[language])
-                logs |= {f"{prefix}spans_{name}": number for name, number in report.pop("spans").items()}
-                logs |= {prefix + name: value for name, value in report.items()}
-            self.trainer.log(logs)
+        summary, store = self.report(), self.denoiser.datastore
+        self.history.append({"epoch": epoch} | summary)
+        logs = {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
+        logs |= _flat(summary, "pseudo_labels_")
+        for language, part in summary.get("languages", {}).items():
+            logs |= _flat(part, f"pseudo_labels_{language}_")
+        self.log(logs)
 
 
-def _joined(reports: dict[str | None, dict]) -> dict:
-    """The report of all languages (None), with those of the single ones, if there are several, as `languages`."""
-    single = {language: report for language, report in reports.items() if language is not None}
-    return reports[None] | ({"languages": single} if single else {})
+def _flat(summary: dict, prefix: str) -> dict[str, float]:
+    """The numbers of a summary under the names that they have in the log."""
+    spans = {f"{prefix}spans_{name}": number for name, number in summary["spans"].items()}
+    return spans | {prefix + name: value for name, value in summary.items() if name not in ("spans", "languages")}
 
 
 class InterruptCallback(TrainerCallback):
@@ -80,7 +67,8 @@ class InterruptCallback(TrainerCallback):
     Ctrl-C stops at once."""
 
     def __init__(self):
-        self.interrupted, self._before = False, None
+        self.interrupted = False
+        self._before: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if threading.current_thread() is threading.main_thread():

@@ -1,7 +1,35 @@
-"""Supervised contrastive learning on span vectors: the auxiliary task that may stand in the place of the language model."""
+"""The losses of spans, how they become one number, and what is logged of them."""
+
+from collections import defaultdict
 
 import torch
 from torch import Tensor
+
+from glode.denoising.gathering import Gather, alone
+
+
+def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """-log p of the gold types: [..., types], [...] -> [...]; cells below 0 hold no meaning (mask them)."""
+    return -log_probabilities.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+
+
+def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
+    """Eq. 4 for each span: [..., types], [..., types] -> [...]."""
+    return -(soft * log_probabilities).sum(-1)
+
+
+def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_spans: float) -> Tensor:
+    """Losses [rows, words, length] of the spans in bool `span_mask` -> one number.
+
+    Args:
+        loss_reduction: "span" divides by the corpus' mean number of spans a row, so that a span's weight does not depend on its
+            neighbours in the batch; "sentence" averages within each row first.
+        mean_spans: that mean.
+    """
+    totals = (losses * span_mask).sum((1, 2))
+    if loss_reduction == "span":
+        return totals.mean() / mean_spans
+    return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
 
 
 def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 0.07) -> Tensor:
@@ -23,11 +51,26 @@ def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 
     return -(total / shared.clamp(min=1)).sum() / (shared > 0).sum().clamp(min=1)
 
 
-def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """-log p of the gold types: [..., types], [...] -> [...]; cells below 0 hold no meaning (mask them)."""
-    return -log_probabilities.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+class LossMeans:
+    """The parts of the loss since they were last taken, for the log.
 
+    Args:
+        gather: [...] -> [processes, ...].
+    """
 
-def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
-    """Eq. 4 for each span: [..., types], [..., types] -> [...]."""
-    return -(soft * log_probabilities).sum(-1)
+    def __init__(self, gather: Gather = alone):
+        self._gather = gather
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self._values[name].append(value.detach())
+
+    def take(self) -> dict[str, float]:
+        """The mean of each part over the steps and all processes; every process has to call it."""
+        if not self._values:
+            return {}
+        own = torch.stack([torch.stack(values).mean().double() for values in self._values.values()])
+        means = dict(zip(self._values, self._gather(own).mean(0).tolist(), strict=True))
+        self._values.clear()
+        return means

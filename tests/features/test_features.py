@@ -16,16 +16,11 @@ from glode.corpora.schema import SENTENCE
 from glode.errors import InputError
 from glode.features import windows as windows_module
 from glode.features.collator import GlodeCollator
+from glode.features.columns import span_counts, token_set
+from glode.features.predictions import merge_windows
+from glode.features.reach import choose_span_length, gold_entities, unreachable_share
 from glode.features.streams import TwoStreams, TwoStreamSampler
-from glode.features.windows import (
-    build_features,
-    choose_span_length,
-    gold_entities,
-    merge_windows,
-    span_counts,
-    token_set,
-    unreachable_share,
-)
+from glode.features.windows import build_features
 from modeling_glode import collate_windows, span_grid
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

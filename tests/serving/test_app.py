@@ -1,6 +1,7 @@
 """Protects the demo page: what is highlighted is the text itself, nested entities stay in the table, right-to-left languages read
 right, the report shows what metrics.json says, and a wrong model ends in one message."""
 
+import ast
 import json
 import os
 import runpy
@@ -13,7 +14,7 @@ import torch
 from support.world import tiny_encoder_config
 
 from glode.publishing.hub import copy_code
-from glode.serving import app
+from glode.serving import app, handler
 from modeling_glode import GlodeConfig, GlodeModel
 
 TEXT = "Anna Berg lives in New York , Otto von Hagen flew to Oslo ."
@@ -105,3 +106,10 @@ def test_a_wrong_model_ends_in_one_message(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: model '{tmp_path / 'nothing'}' cannot be loaded: ")
     assert "Give a directory or a repository with --model" in error
+
+
+@pytest.mark.parametrize("module", [app, handler])
+def test_what_travels_to_the_hub_needs_modeling_glode_alone(module):
+    nodes = ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8")))
+    names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes if hasattr(node, "names")]
+    assert "modeling_glode" in names and not {name for name in names if name.split(".")[0] in ("glode", "trainer_glode")}

@@ -1,5 +1,5 @@
-"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. Run by hand: it
-needs a browser (Debian: apt install chromium) and a trained model.
+"""Opens the demo page in headless Chromium, types a sentence, looks for its entities, and keeps a screenshot. Run by hand in the
+repository: it needs a browser (Debian: apt install chromium) and a trained model.
 
     pip install playwright
     python tests/support/check_page.py \
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[2]
 PORT = 7861
 
 
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--screenshot", type=Path, required=True)
     options = parser.parse_args()
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    server = subprocess.Popen([sys.executable, str(ROOT / "glode/serving/app.py"), "--model", options.model, "--port", str(PORT)])
+    server = subprocess.Popen([sys.executable, "-m", "glode", "app", "--model", options.model, "--port", str(PORT)])
     try:
         wait_for(f"http://127.0.0.1:{PORT}/")
         with sync_playwright() as playwright:

@@ -1,7 +1,7 @@
-"""Generated hostile texts, run by hand: python tests/fuzz_text.py 50000
+"""Generated hostile texts, run by hand: PYTHONPATH=.:tests python tests/support/fuzz_text.py 50000
 
-Each text goes through the splitter, the sentences, the pipeline, the handler and, as a line of bytes, tag_text.py, with a tiny
-random model. What does not hold stops it; at the end it prints how much held.
+Each text goes through the splitter, the sentences, the pipeline, the handler and, as a line of bytes and as a field
+of JSON lines, `glode tag`, with a tiny random model. What does not hold stops it; at the end it prints how much held.
 """
 
 import json
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from glode.corpora.files import read_lines
 from glode.corpora.sentences import split_sentences
-from glode.serving import tag as tag_text
+from glode.serving import tag
 from glode.serving.handler import EndpointHandler
 from modeling_glode import GlodeModel, GlodePipeline, split_words
+from support.entities import check
 from support.world import make_tokenizer, save_random_model
 
 SCRIPTS = (
@@ -44,20 +46,11 @@ def generate(rng: random.Random) -> str:
     return "".join(rng.choice(WORDS) if rng.random() < 0.1 else rng.choice(pool) for _ in range(length))
 
 
-def check(text: str, entities: list[dict], nested: bool) -> int:
-    """Raise unless the entities are verbatim, sorted and, without `nested`, disjoint; their number."""
-    spans = [(e["start"], e["end"]) for e in entities]
-    for (start, end), entity in zip(spans, entities, strict=True):
-        assert 0 <= start < end <= len(text) and text[start:end] == entity["word"], (text, entity)
-    assert all(a <= c if nested else b <= c for (a, b), (c, _) in pairwise(spans)), (text, spans)
-    return len(spans)
-
-
 def main(number: int) -> None:
     logging.set_verbosity_error()
     rng, counts = random.Random(0), Counter()
-    with tempfile.TemporaryDirectory() as name:
-        directory, source, target = Path(name, "model"), Path(name, "in.txt"), Path(name, "out.jsonl")
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, "model")
         tokenizer = make_tokenizer(["Anna Berg lives in New York", "上海大学 在北京", "नई दिल्ली"])
         save_random_model(directory, tokenizer)
         ner = GlodePipeline(model=GlodeModel.from_pretrained(directory), tokenizer=tokenizer)
@@ -74,14 +67,18 @@ def main(number: int) -> None:
             answered = handler({"inputs": texts, "parameters": {"nested": nested}})
             json.dumps(answered)
             counts["entities of the handler"] += sum(check(*pair, nested) for pair in zip(texts, answered, strict=True))
-            source.write_bytes(b"".join(text.encode("utf-8", "surrogatepass") + b"\n" for text in texts))
-            target.unlink(missing_ok=True)
-            tag_text.main([*f"--model {directory} --input {source} --output {target} --encoding_errors replace".split()])
-            lines = target.read_bytes().split(b"\n")[:-1]
-            assert len(lines) >= len(texts)
-            tagged = [check(*json.loads(line).values(), nested=False) for line in lines]
-            counts["lines tagged"] += len(lines)
-            counts["entities of these lines"] += sum(tagged)
+            for name, content in (
+                ("in.txt", b"".join(text.encode("utf-8", "surrogatepass") + b"\n" for text in texts)),
+                ("in.jsonl", "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)).encode()),
+            ):
+                source, target = Path(folder, name), Path(folder, "out.jsonl.zst")
+                source.write_bytes(content)
+                target.unlink(missing_ok=True)
+                tag.main([*f"--model {directory} --input {source} --output {target} --encoding_errors replace".split()])
+                records = [json.loads(line) for _, line, _ in read_lines(target)]
+                assert len(records) == len(texts) if name == "in.jsonl" else len(records) >= len(texts)
+                counts["lines tagged"] += len(records)
+                counts["entities of these lines"] += sum(check(record["text"], record["entities"]) for record in records)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(counts | {"peak memory, MB": peak}, indent=2))
 

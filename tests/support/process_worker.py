@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from glode.corpora.reading import load_corpus  # noqa: E402
 from glode.denoising.pseudo_labels import PseudoLabels  # noqa: E402
-from glode.features.windows import build_features, gold_entities  # noqa: E402
+from glode.features.reach import gold_entities  # noqa: E402
+from glode.features.windows import build_features  # noqa: E402
 from glode.run.embedded import DEMO_DIRECTORY  # noqa: E402
 from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
 from modeling_glode import GlodeConfig, GlodeModel  # noqa: E402

@@ -71,7 +71,7 @@ def tiny_encoder_config(kind: str, vocabulary: int, **options):
     options = ENCODERS.get(kind, {}) | options
     config = AutoConfig.for_model(kind, **{**TINY, "vocab_size": vocabulary, "pad_token_id": 1, **options})
     for name in config.to_dict():
-        if "drop" in name and isinstance(getattr(config, name), (int, float)):
+        if "drop" in name and isinstance(value := getattr(config, name), (int, float)) and not isinstance(value, bool):
             setattr(config, name, 0.0)
     return config
 
