@@ -27,7 +27,10 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str], resu
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"stopped. The same command with {resume} goes on." if resume else "stopped by the keyboard.", file=sys.stderr)
+        if resume:
+            print(f"stopped. The same command with {resume} goes on.", file=sys.stderr)
+        else:
+            print("stopped by the keyboard.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
