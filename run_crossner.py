@@ -25,6 +25,7 @@ from glode.run.arguments import parse_arguments
 from glode.run.machine import use_all_cores
 from glode.run.pipeline import Run
 from glode.run.publishing import finish
+from glode.run.resuming import remove_checkpoints
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,6 +44,8 @@ def main(argv: Sequence[str]) -> None:
         run.stages()  # source model, its pseudo labels of the target text, target model, token classifier
     run.report()  # metrics.json, tables
     finish(run)  # the model's card and code; the Hub
+    if run.main and not options.keep_checkpoints:
+        remove_checkpoints(run.output)
     del run
     gc.collect()  # of the trainers, which hold the group's threads: one that outlives the interpreter at times aborts it
     training.distributed_state.destroy_process_group()

@@ -10,6 +10,7 @@ from glode.features.windows import build_features, choose_span_length, unreachab
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import load_corpora, restrict_to
+from glode.run.fingerprint import fingerprint_of
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
@@ -30,6 +31,8 @@ class Preparation:
         metrics: what goes to metrics.json.
         repository: where a checkpoint is pushed to, None for nowhere.
         main: whether this process speaks and writes.
+
+        fingerprint: what the results depend on.
 
     Raises:
         InputError: something in the input is wrong.
@@ -59,6 +62,7 @@ class Preparation:
         with training.main_process_first(desc="tokenising"):
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
+        self.fingerprint = fingerprint_of(self.corpora, model, training, run, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
             "corpora": summaries,

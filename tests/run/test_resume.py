@@ -84,7 +84,18 @@ def start(backbone: Path, output: Path, *more: str, program: tuple[str, ...] = (
     command += ["--model_name_or_path", str(backbone), "--output_dir", str(output), "--max_source_samples", "40"]
     command += ["--max_target_samples", "40", "--per_device_train_batch_size", "8", "--max_span_length", "3", "--dropout", "0.2"]
     command += ["--num_train_epochs", "4", "--source_num_train_epochs", "2", "--learning_rate", "3e-3", "--disable_tqdm", "true"]
-    command += ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", *more]
+    command += [
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "3",
+        "--keep_checkpoints",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "3",
+        *more,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
