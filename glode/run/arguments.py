@@ -12,6 +12,7 @@ from glode.errors import InputError
 from glode.run.embedded import DEMO_BACKBONE
 from glode.run.help import ShowHelp
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.options import check_trainer_options
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -224,6 +225,7 @@ def parse_arguments(
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _check(data, model, training, run)
+    check_trainer_options(training)
     return data, model, training, dataclasses.replace(run, config=path)
 
 

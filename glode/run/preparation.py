@@ -92,6 +92,8 @@ class Preparation:
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
         say("corpus", f"{corpus}: {sizes}")
         say("backbone", self.path)
+        if self.training.save_only_model:
+            say("noted", "--save_only_model: where a stage is stopped, it cannot be resumed")
         config = self.run.config or "defaults, which are those of the paper"
         say("settings", f"{config}; results go to {self.output}")
         if demo:

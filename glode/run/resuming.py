@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from transformers.utils import logging
+
 from glode.errors import InputError
 from glode.files import remove
 from glode.run.arguments import RunArguments
@@ -11,6 +13,8 @@ from glode.run.fingerprint import Fingerprint, check_parts
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.checkpoints import damage, newest_checkpoint
 from trainer_glode import DENOISING_STATE
+
+logger = logging.get_logger("glode")
 
 
 def claim_output(training: GlodeTrainingArguments, run: RunArguments, fingerprint: Fingerprint) -> None:
@@ -92,6 +96,9 @@ def checkpoint_of(training: GlodeTrainingArguments, stage: str) -> Path | None:
     """
     wanted = training.resume_from_checkpoint
     if not wanted:
+        return None
+    if training.save_only_model:
+        logger.warning("--save_only_model: checkpoints hold no state to go on from; the stage begins anew.")
         return None
     required = (DENOISING_STATE,) if stage == "target" else ()
     if wanted == "auto":

@@ -470,3 +470,12 @@ def test_a_package_that_training_does_not_need_is_named(monkeypatch, capsys, scr
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_run_that_saves_models_only_says_that_it_cannot_be_resumed(command: Command, capsys, caplog):
+    options = command.arguments(save_only_model="true")
+    for more in ([], ["--resume_from_checkpoint", "auto"]):
+        with pytest.raises(AssertionError, match="as far as training"):
+            run_crossner.main([*options, *more])
+    assert "--save_only_model: where a stage is stopped, it cannot be resumed" in " ".join(capsys.readouterr().out.split())
+    assert "--save_only_model: checkpoints hold no state to go on from; the stage begins anew" in caplog.text
