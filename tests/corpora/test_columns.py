@@ -124,7 +124,7 @@ LAYOUTS = {
         {"header lines left out": 1},
     ),
     "a header with sentences": (
-        "Sentence #\tWord\tPOS\tTag\nSentence: 1\tLena\tNE\tB-PER\n\tOtt\tNE\tI-PER\n\tlebt\tVV\tO\nSentence: 2\tKiel\tNE\tB-LOC\n",
+        "Sentence #\tWord\tTag\nSentence: 1\tLena\tB-PER\n\tOtt\tI-PER\n\tlebt\tO\nSentence: 2\tKiel\tB-LOC\n",
         {"header lines left out": 1},
     ),
     "CoNLL-U Plus": (

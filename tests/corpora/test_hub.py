@@ -140,9 +140,7 @@ def test_a_tag_for_a_sentence(monkeypatch):
         load_hub_corpus("some/set", "en")
 
 
-@pytest.mark.parametrize(
-    "names", [["O", "B_PER", "I_PER", "B_LOC"], ["o", "b-per", "i-per", "b-loc"], ["O", "PER-B", "PER-I", "LOC-B"]]
-)
+@pytest.mark.parametrize("tags", ["O B_PER I_PER B_LOC", "o b-per i-per b-loc", "O PER-B PER-I LOC-B"])
 def test_tags_as_people_write_them(monkeypatch, tags: str):
     """All names count, so that a part in which few of them occur is read as the others are."""
     loaded = loaded_from(

@@ -49,11 +49,9 @@ def test_texts_are_what_the_same_text_file_is(tmp_path: Path):
 
 def test_words_without_labels_and_records_with_offsets():
     assert as_sentences(from_memory([["Anna", "sings"], ("Oslo",)], labelled=False)) == [(["Anna", "sings"], []), (["Oslo"], [])]
-    record = {"text": "Anna sings", "entities": [[0, 4, "PER"]]}
-    assert as_sentences(from_memory([record], labelled=True)) == [(["Anna", "sings"], [(0, 1, "PER")])]
-    assert as_sentences(from_memory([("Anna sings", {"entities": [[0, 4, "PER"]]})], True)) == [
-        (["Anna", "sings"], [(0, 1, "PER")])
-    ]
+    pair = ("Anna sings", {"entities": [[0, 4, "PER"]]})
+    for record in (pair, {"text": pair[0], **pair[1]}):
+        assert as_sentences(from_memory([record], labelled=True)) == [(["Anna", "sings"], [(0, 1, "PER")])]
 
 
 def test_options_hold_here_too():

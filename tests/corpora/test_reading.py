@@ -2,6 +2,7 @@
 names file and line."""
 
 import contextlib
+import gzip
 import json
 import re
 from pathlib import Path

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.corpora import TWO, entities_of, notes_of
+from support.corpora import TWO, entities_of, message_of, notes_of, written
 
 from glode.corpora.schemes import encode_tags
 
