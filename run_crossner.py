@@ -27,6 +27,7 @@ from glode.run.arguments import DataArguments, ModelArguments, RunArguments, par
 from glode.run.machine import use_all_cores
 from glode.run.pipeline import Run
 from glode.run.publishing import finish
+from glode.run.resuming import remove_checkpoints
 from glode.training.arguments import GlodeTrainingArguments
 
 
@@ -62,6 +63,8 @@ def carry_out(
         run.stages()  # source model, its pseudo labels of the target text, target model, token classifier
     run.report()  # metrics.json, tables
     finish(run)  # the model's card and code; the Hub
+    if run.main and not options.keep_checkpoints:
+        remove_checkpoints(run.output)
     directory, metrics = run.model_directory, run.metrics
     del run
     gc.collect()  # of the trainers, which hold the group's threads: one that outlives the interpreter at times aborts it

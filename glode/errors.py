@@ -21,24 +21,26 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str], resu
     """
     from safetensors import SafetensorError
 
-    go_on = f" Mend it and go on with {resume}." if resume else ""
+    go_on = f"go on with {resume}" if resume else "start again"
     try:
         main(argv)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        how = f" The same command with {resume} goes on." if resume else ""
-        print(f"stopped.{how}", file=sys.stderr)
+        if resume:
+            print(f"stopped. The same command with {resume} goes on.", file=sys.stderr)
+        else:
+            print("stopped by the keyboard.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, SafetensorError) as error:  # a full disk, a file that vanished while the command was at work
-        print(f"error: {error}.{go_on}", file=sys.stderr)
+        print(f"error: {error}. Mend it and {go_on}.", file=sys.stderr)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print(f"error: the GPU's memory is full. Give a smaller batch.{go_on}", file=sys.stderr)
+        print(f"error: the GPU's memory is full. Give a smaller batch and {go_on}.", file=sys.stderr)
     else:
         return 0
     return 2

@@ -171,8 +171,9 @@ def test_a_dataset_dict_gives_its_parts():
     given = {"source_train": whole, "source_dev": None, "source_test": None}
     assert _spread(given, SOURCE) == {"source_train": whole["train"], "source_dev": None, "source_test": whole["test"]}
     assert _spread({**given, "source_test": "test.iob2"}, SOURCE)["source_test"] == "test.iob2"
-    with pytest.raises(InputError, match="source_train: the DatasetDict has no part"):
+    with pytest.raises(InputError, match="the DatasetDict has no part") as raised:
         _spread({**given, "source_train": DatasetDict(dev=dataset(DEV))}, SOURCE)
+    assert str(raised.value) == "source_train: the DatasetDict has no part `train`, only dev. Rename one."
 
 
 def test_options_are_what_the_command_line_says(tmp_path: Path):

@@ -27,6 +27,7 @@ def test_a_command_that_is_not_there(capsys):
     assert main(["teg", "--model", "x"]) == 2
     error = capsys.readouterr().err
     assert "error: glode has no command 'teg'. Did you mean 'tag'?" in error and "usage: glode" in error
+    assert "glode has no command" in error
     assert main(["frobnicate"]) == 2
     assert "Did you mean" not in capsys.readouterr().err
 

@@ -20,8 +20,8 @@ _SAMPLE = 1000  # lines that show what separates the columns
 COLUMN_SUFFIXES = frozenset({
     "", ".annotated", ".bieo", ".bilou", ".bilu", ".bio", ".bio2", ".bioes", ".bmeo", ".bmes", ".col", ".cols", ".conll",
     ".conll02", ".conll03", ".conll2002", ".conll2003", ".conllu", ".conllup", ".conllx", ".csv", ".dat", ".data", ".dev",
-    ".iob", ".iob1", ".iob2", ".iobes", ".ner", ".tag", ".tagged", ".tags", ".test", ".testa", ".testb", ".text", ".tok", ".train", ".tsv",
-    ".txt", ".utf8", ".valid",
+    ".iob", ".iob1", ".iob2", ".iobes", ".ner", ".tag", ".tagged", ".tags", ".test", ".testa", ".testb", ".text", ".tok",
+    ".train", ".tsv", ".txt", ".utf8", ".valid",
 })  # fmt: skip
 
 _TOKEN_NAMES = ("word", "words", "token", "tokens", "form", "text")
@@ -258,6 +258,8 @@ def find_layout(path: Path, options: ReadingOptions, labelled: bool) -> Layout:
     tag, key, notes = _find_tag(survey, options, path, token, labelled) if survey.width > 1 else (0, None, [])
     if tag == token and survey.width > 1:
         raise InputError(f"{path}: column {tag + 1} cannot hold both words and tags. Give --token_column and --tag_column.")
+    if tag is not None:
+        _check_header(survey, tag, path)
     language = survey.languages[token] or ""
     notes += [f"words without the {language} before them"] if language else []
     sentence = next((survey.names.index(name) for name in _SENTENCE_NAMES if name in survey.names), None)
@@ -416,6 +418,21 @@ def _find_tag(
         f"{path}: the last column holds {', '.join(map(repr, list(survey.values[last])[:3]))}, and column {layers[0] + 1} tags "
         f"of entities. Name the right one by --tag_column, such as --tag_column {layers[0] + 1}."
     )
+
+
+def _check_header(survey: Survey, tag: int, path: Path) -> None:
+    """A first line of unknown names is no word with a tag."""
+    assert survey.first
+    number, columns = survey.first
+    first, values = columns[tag].strip(), survey.values[tag]
+    others = [value for value in values if value != first and len(value) > 1]
+    is_alone = number != survey.header and values[first] == 1 and not first.isupper() and first not in ("-", "_", "0", "o")
+    bare = bool(others) and "O" in values and all(value.isupper() and not re.match("[BIESLUM]-", value) for value in others)
+    if is_alone and bare:
+        raise InputError(
+            f"{path}, line {number}: {first!r} is the only tag with small letters. Is this a line of names? Take it away, or "
+            "name the columns by --token_column and --tag_column."
+        )
 
 
 def _find_key(survey: Survey, path: Path, labelled: bool) -> tuple[int | None, str | None, list[str]]:

@@ -86,7 +86,7 @@ def _check_columns(rows: Dataset, source: str, options: ReadingOptions) -> None:
 
 
 def _has_labels(raw: Raw) -> bool:
-    return raw.entities is not None or any(tag is not None for tag in raw.tags or ())
+    return bool(raw.words) and (raw.entities is not None or any(tag is not None for tag in raw.tags or ()))
 
 
 def _generate(rows: Dataset, source: str, labelled: bool, options: ReadingOptions) -> Iterator[dict]:

@@ -131,7 +131,7 @@ def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool
         seen = seen or bool(raw.words)
         if raw.tags is not None:
             tagged = True
-            census.add(raw.tags, raw.lines)
+            census.add(raw.tags, raw.lines, bool(raw.words))
         whole = whole or bool(raw.words and (raw.tags is None or None not in raw.tags))
         for _, _, name in raw.entities or ():
             types.setdefault(name, raw.place)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, load_from_disk
 
 from glode.corpora.options import ReadingOptions
-from glode.corpora.records import read_record
+from glode.corpora.records import TAG_KEYS, keys, read_record
 from glode.corpora.schema import Raw
 from glode.errors import InputError
 
@@ -44,11 +44,13 @@ def read_rows(rows: Iterable[dict], features: Features | None, source: str, opti
     classes = {
         name: item.names for name, f in (features or {}).items() if isinstance(item := getattr(f, "feature", None), ClassLabel)
     }
+    if names := next((classes[key] for key in keys(options.tag_column, TAG_KEYS) if key in classes), None):
+        yield Raw(1, [], names, [1] * len(names))  # what a tag means depends on all that there are, in whatever part
     for number, row in enumerate(rows, 1):
         where = f"{source}, row {number}"
         named = {
-            column: [_name(i, names, column, where) for i in row[column]]
-            for column, names in classes.items()
+            column: [_name(i, known, column, where) for i in row[column]]
+            for column, known in classes.items()
             if isinstance(row.get(column), list)
         }
         yield from read_record({**row, **named} if isinstance(row, dict) else row, where, number, options)

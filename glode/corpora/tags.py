@@ -28,7 +28,7 @@ _ALLOWED = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
 
 def _styles() -> list[re.Pattern[str]]:
     """How a prefix and a type are written together, the usual way first."""
-    usual = [rf"(?P<prefix>[{_LETTERS}])-(?P<type>.+)"]
+    usual = [rf"(?P<prefix>[{_LETTERS}])-(?P<type>\S.*)"]
     for separator in map(re.escape, _SEPARATORS):
         for letters in (_LETTERS, _LETTERS.lower()):
             usual.append(rf"(?P<prefix>[{letters}]){separator}(?P<type>\w.*)")
@@ -40,6 +40,7 @@ def _styles() -> list[re.Pattern[str]]:
 
 _STYLES = _styles()
 _USUAL = _STYLES[0]
+_NUMBER = re.compile(r"-?\d+([.,]\d+)?")
 
 
 @dataclass
@@ -49,12 +50,13 @@ class TagCensus:
     first: dict[str, int] = field(default_factory=dict)
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, tags: Sequence[str | None], lines: Sequence[int]) -> None:
-        """Count a sentence's tags."""
+    def add(self, tags: Sequence[str | None], lines: Sequence[int], counted: bool = True) -> None:
+        """Count a sentence's tags, or, without `counted`, only know them."""
         for tag, line in zip(tags, lines, strict=True):
             if tag is not None and tag not in self.first:
                 self.first[tag] = line
-        self.pairs.update(pairwise(["O", *("O" if tag is None else tag for tag in tags), "O"]))
+        if counted:
+            self.pairs.update(pairwise(["O", *("O" if tag is None else tag for tag in tags), "O"]))
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def read_tags(census: TagCensus, source: str, unit: str, scheme: str | None = No
 def interpret(tags: Iterable[str], where: str = "tags", scheme: str | None = None) -> tuple[dict[str, str], str]:
     """Each tag as B-PER, PER or O, and the scheme: "IOB", "BIOES", "BILOU" or "IO"."""
     names = set(tags)
+    if numbers := sorted(tag for tag in names - {"0"} if _NUMBER.fullmatch(tag)):
+        raise NoTags(f"{where}: tag {numbers[0]!r} is a number without a name. Name the column of the tags by --tag_column.")
     outside = _outside(names, where, scheme)
     typed = sorted(names - {outside})
     canonical = {outside: "O"}
@@ -193,8 +197,6 @@ def _check_bare(typed: list[str], outside: str, where: str) -> None:
         known = [match for style in _STYLES[1:] if (match := style.fullmatch(tag)) and match["type"].upper() in COMMON_TYPES]
         if known and not _USUAL.fullmatch(tag) and (others := [other for other in typed if other != tag]):
             raise InputError(f"{where}: tag {tag!r} has a prefix, written otherwise than in {others[0]!r}. Write all like B-PER.")
-    if numbers := [tag for tag in typed if re.fullmatch(r"-?\d+([.,]\d+)?", tag)]:
-        raise NoTags(f"{where}: tag {numbers[0]!r} is a number without a name. Name the column of the tags by --tag_column.")
     if any(re.fullmatch(r"\(.+\*?|\*\)?", tag) for tag in typed):
         raise InputError(f"{where}: brackets such as {typed[0]!r} are no label scheme that is read. Convert them to IOB2.")
     if features := [tag for tag in typed if "=" in tag]:

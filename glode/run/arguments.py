@@ -13,6 +13,7 @@ from glode.errors import InputError
 from glode.run.embedded import DEMO_BACKBONE
 from glode.run.help import ShowHelp
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.options import check_trainer_options
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -150,6 +151,13 @@ class RunArguments:
     widget_examples: list[str] | None = field(
         default=None, metadata={"help": "Sentences for the card and the widget. Default: some of ours in the target language."}
     )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete what another run has left in --output_dir. Without it such a run is refused."}
+    )
+    keep_checkpoints: bool = field(
+        default=False,
+        metadata={"help": "Keep the stages' checkpoints when the run has ended; neither using nor resuming it needs them."},
+    )
     model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
 
 
@@ -161,8 +169,8 @@ TRAINING = (
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model"),
 )
 RUN = (
-    *("config", "stage", "source_model", "pseudo_labels", "output_dir", "resume_from_checkpoint", "model_cache"),
-    *("log_level", "logging_steps", "report_to", "use_cpu"),
+    *("config", "stage", "source_model", "pseudo_labels", "output_dir", "overwrite", "resume_from_checkpoint"),
+    *("keep_checkpoints", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
 )
 PUBLISHING = (
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_token", "hub_revision", "license"),
@@ -229,6 +237,7 @@ def parse_arguments(
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _check(data, model, training, run)
+    check_trainer_options(training)
     return data, model, training, dataclasses.replace(run, config=path)
 
 
@@ -288,5 +297,7 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
             raise InputError(
                 f"--resume_from_checkpoint {wanted}: no checkpoint of --output_dir {training.output_dir}. Give auto."
             )
+    if training.resume_from_checkpoint and run.overwrite:
+        raise InputError("--overwrite deletes what --resume_from_checkpoint goes on with. Give one of them.")
     if run.export_token_classifier and run.stage == "source":
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")

@@ -21,6 +21,9 @@ from glode.run.embedded import DEMO_DIRECTORY, demo_languages
 
 logger = logging.get_logger("glode")
 
+# Source training, development and test set; each target language's text and test set.
+Parts = tuple[Dataset, Dataset | None, Dataset | None, dict[str, Dataset], dict[str, Dataset]]
+
 
 @dataclass
 class Corpora:
@@ -59,36 +62,8 @@ def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = No
         raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
     names = ("encoding", "encoding_errors", "token_column", "tag_column", "scheme", "text_field")
     options = ReadingOptions(**{name: getattr(data, name) for name in names})
-    if data.dataset_name:
-        source = load_hub_corpus(data.dataset_name, data.source_lang, options)
-        targets = {language: load_hub_corpus(data.dataset_name, language, options) for language in languages}
-        for language, corpus in {data.source_lang: source, **targets}.items():
-            if "train" not in corpus:
-                raise InputError(f"data set {data.dataset_name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
-        source, dev, source_test = source["train"], source.get("validation"), source.get("test")
-        target = {language: corpus["train"] for language, corpus in targets.items()}
-        target_test = {language: corpus["test"] for language, corpus in targets.items() if "test" in corpus}
-    else:
-        if not data.source_train and not data.target_unlabeled:
-            _use_demo(data)
-        for name in ("source_train", "target_unlabeled"):
-            if not getattr(data, name):
-                raise InputError(
-                    f"--{name} is missing. Give both --source_train and --target_unlabeled, or --dataset_name, or none of them "
-                    "for the demo."
-                )
-        read = partial(_read, options=options, memory=memory or {})
-        paths = (data.source_train, data.source_dev, data.source_test)
-        source, dev, source_test = (read(path, True) if path else None for path in paths)
-        target, target_test = (
-            {
-                language: concatenate_datasets([read(path, labelled) for path in files])
-                for language, files in files_by_language(name, getattr(data, name), languages).items()
-            }
-            for name, labelled in (("target_unlabeled", False), ("target_test", True))
-        )
-        if missing := [language for language in languages if language not in target]:
-            raise InputError(f"--target_unlabeled has no text in {missing[0]!r}. Give --target_unlabeled {missing[0]}=FILE too.")
+    read = _from_hub(data, options) if data.dataset_name else _from_files(data, options, memory or {})
+    source, dev, source_test, target, target_test = read
     if data.max_source_samples:
         source = source.select(range(min(data.max_source_samples, len(source))))
     if data.max_target_samples:
@@ -103,10 +78,48 @@ def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = No
             raise InputError(
                 "--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev."
             )
-        parts = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
-        corpora.source, corpora.dev = parts["train"], parts["test"]
+        split = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
+        corpora.source, corpora.dev = split["train"], split["test"]
         logger.warning(f"No --source_dev: {len(corpora.dev)} source sentences are set aside to choose the checkpoint.")
     return corpora
+
+
+def _from_hub(data: DataArguments, options: ReadingOptions) -> Parts:
+    """The corpora out of a data set on the Hub."""
+    name = data.dataset_name or ""
+    source = load_hub_corpus(name, data.source_lang, options)
+    targets = {language: load_hub_corpus(name, language, options) for language in data.target_languages}
+    for language, corpus in {data.source_lang: source, **targets}.items():
+        if "train" not in corpus:
+            raise InputError(f"data set {name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
+    target = {language: corpus["train"] for language, corpus in targets.items()}
+    target_test = {language: corpus["test"] for language, corpus in targets.items() if "test" in corpus}
+    return source["train"], source.get("validation"), source.get("test"), target, target_test
+
+
+def _from_files(data: DataArguments, options: ReadingOptions, memory: Mapping[str, Any]) -> Parts:
+    """The corpora out of files, out of memory, or the demo's."""
+    languages = data.target_languages
+    if not data.source_train and not data.target_unlabeled:
+        _use_demo(data)
+    if not data.source_train or not data.target_unlabeled:
+        raise InputError(
+            f"--{'target_unlabeled' if data.source_train else 'source_train'} is missing. Give both --source_train and "
+            "--target_unlabeled, or --dataset_name, or none of them for the demo."
+        )
+    read = partial(_read, options=options, memory=memory)
+    source = read(data.source_train, True)
+    dev, source_test = (read(path, True) if path else None for path in (data.source_dev, data.source_test))
+    target, target_test = (
+        {
+            language: concatenate_datasets([read(path, labelled) for path in files])
+            for language, files in files_by_language(name, getattr(data, name), languages).items()
+        }
+        for name, labelled in (("target_unlabeled", False), ("target_test", True))
+    )
+    if missing := [language for language in languages if language not in target]:
+        raise InputError(f"--target_unlabeled has no text in {missing[0]!r}. Give --target_unlabeled {missing[0]}=FILE too.")
+    return source, dev, source_test, target, target_test
 
 
 def _read(path: str, labelled: bool, options: ReadingOptions, memory: Mapping[str, Any]) -> Dataset:

@@ -20,10 +20,11 @@ from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import fresh_model
+from glode.run.fingerprint import read_fingerprint
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
-from glode.run.resuming import checkpoint_of, finished_part
+from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
@@ -58,6 +59,9 @@ class Run(Preparation):
         """
         if self.run.stage == "target" and not self.run.source_model and not self.run.pseudo_labels:
             raise InputError("--stage target needs --source_model or --pseudo_labels.")
+        claim_output(self.training, self.run, self.fingerprint)
+        if before := finished_run(self.training, self.run):
+            return self._finished_stages(before)
         labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
         trainer = self.trainer(self.fresh_model(), "source") if labels_are_there else self.source_stage()
         return trainer if self.run.stage == "source" else self.target_stage(self.pseudo_labels(trainer))
@@ -73,6 +77,8 @@ class Run(Preparation):
             self._train(trainer, "source")
             with write_whole(self.output / "source_model", owner=self.main) as partial:
                 trainer.save_model(str(partial), _internal_call=True)  # the end of the run pushes it, with its card
+                if self.main:
+                    self.fingerprint.write(partial)
             trainer.accelerator.wait_for_everyone()
         self.metrics["cost"]["source_stage"] = watch.read()
         self.metrics["source_model"] = self._scores(trainer)
@@ -104,6 +110,16 @@ class Run(Preparation):
         self.metrics["pseudo_labels"] = trainer.denoising_callback.history
         if self.run.export_token_classifier:
             self.token_classifier(trainer)
+        return trainer
+
+    def _finished_stages(self, before: dict) -> GlodeTrainer:
+        """What a finished run has, with scores on the test sets that are given now."""
+        self.heading("finished before: nothing is left to train")
+        if self.run.stage == "all":
+            self.source_stage()
+        trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
+        self.metrics["target_model"] = self._scores(trainer)
+        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost") if name in before}
         return trainer
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
@@ -177,9 +193,11 @@ class Run(Preparation):
         Raises:
             KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
         """
-        checkpoint = checkpoint_of(self.training, stage, self.length, self.labels)
-        if checkpoint and self.main:
-            console.print(f"goes on from {checkpoint}")
+        checkpoint = checkpoint_of(self.training, stage)
+        if self.main:
+            self.fingerprint.write(self.output / f"{stage}_checkpoints")
+            if checkpoint:
+                console.print(f"goes on from {checkpoint}")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
@@ -226,8 +244,10 @@ class Run(Preparation):
                 f"--pseudo_labels {path}: not a file of pseudo labels ({error}). Give a pseudo_labels.safetensors."
             ) from error
         labels = trainer.empty_pseudo_labels(self.target)
+        whose = read_fingerprint(path.parent)  # of the run that made them, where it is known
+        same_text = not whose or all(whose.values.get(n) == self.fingerprint.values[n] for n in ("target text", "types"))
         same_windows = torch.equal(offsets.to(labels.offsets.device), labels.offsets)
-        if not same_windows or probabilities.shape != labels.probabilities.shape:
+        if not same_text or not same_windows or probabilities.shape != labels.probabilities.shape:
             raise InputError(
                 f"--pseudo_labels {path} was made for another target text, span length or set of types. Make it new."
             )

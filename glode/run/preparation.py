@@ -11,6 +11,7 @@ from glode.features.windows import build_features, choose_span_length, unreachab
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import load_corpora, restrict_to
+from glode.run.fingerprint import fingerprint_of
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
@@ -33,6 +34,7 @@ class Preparation:
         metrics: what goes to metrics.json.
         repository: where a checkpoint is pushed to, None for nowhere.
         main: whether this process speaks and writes.
+        fingerprint: what the results depend on.
     Raises:
         InputError: something in the input is wrong.
     """
@@ -68,6 +70,7 @@ class Preparation:
         with training.main_process_first(desc="tokenising"):
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
+        self.fingerprint = fingerprint_of(self.corpora, model, training, run, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
             "corpora": summaries,
@@ -97,6 +100,8 @@ class Preparation:
         sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
         say("corpus", f"{corpus}: {sizes}")
         say("backbone", self.path)
+        if self.training.save_only_model:
+            say("noted", "--save_only_model: where a stage is stopped, it cannot be resumed")
         config = self.run.config or "defaults, which are those of the paper"
         say("settings", f"{config}; results go to {self.output}")
         if demo:

@@ -1,14 +1,57 @@
-"""What a run that is resumed takes up from the run before it."""
+"""What a run finds in its output directory, and what it takes up from there."""
 
+import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
+from transformers.utils import logging
+
 from glode.errors import InputError
+from glode.files import remove
+from glode.run.arguments import RunArguments
+from glode.run.fingerprint import Fingerprint, check_parts
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.checkpoints import damage, newest_checkpoint
-from modeling_glode import GlodeConfig
 from trainer_glode import DENOISING_STATE
+
+logger = logging.get_logger("glode")
+
+
+def claim_output(training: GlodeTrainingArguments, run: RunArguments, fingerprint: Fingerprint) -> None:
+    """Take the output directory for this run: what another one has left is refused or, with --overwrite, deleted.
+
+    Raises:
+        InputError: it holds parts of another run; or of the same one, and this run does not go on with it.
+    """
+    output, processes = Path(training.output_dir), training.distributed_state
+    parts = parts_in(output, run)
+    if not run.overwrite:
+        check_parts(output, parts, fingerprint, resuming=bool(training.resume_from_checkpoint))
+    processes.wait_for_everyone()  # all have looked before anything is changed
+    if processes.is_main_process:
+        if run.overwrite:
+            for name in [*parts, *(("metrics.json", "README.md") if parts else ())]:
+                remove(output / name)
+        if run.stage != "source":
+            fingerprint.write(output)
+    processes.wait_for_everyone()
+
+
+def parts_in(output: Path, run: RunArguments) -> dict[str, Path]:
+    """What this run would write or take up and is there already: name -> the directory where its fingerprint stands. What the
+    arguments name is none of it."""
+    parts: dict[str, Path] = {}
+    if run.stage != "target" and not run.source_model:
+        parts |= {name: output / name for name in ("source_model", "source_checkpoints")}
+    if run.stage != "source":
+        parts |= {} if run.pseudo_labels else {"pseudo_labels.safetensors": output}
+        parts |= {"target_checkpoints": output / "target_checkpoints"}
+        parts |= dict.fromkeys(("model.safetensors", "model.safetensors.index.json", "token_classifier"), output)
+    return {name: where for name, where in parts.items() if _is_there(output / name)}
+
+
+def _is_there(part: Path) -> bool:
+    return any(part.glob("checkpoint-*")) if part.name.endswith("_checkpoints") else part.exists()
 
 
 def finished_part(training: GlodeTrainingArguments, name: str) -> Path | None:
@@ -18,35 +61,63 @@ def finished_part(training: GlodeTrainingArguments, name: str) -> Path | None:
     return path if training.resume_from_checkpoint and path.exists() else None
 
 
-def checkpoint_of(training: GlodeTrainingArguments, stage: str, length: int, labels: Sequence[str]) -> Path | None:
+def finished_run(training: GlodeTrainingArguments, run: RunArguments) -> dict | None:
+    """The metrics.json of a run that has trained all that the arguments ask for, and that is resumed; else None.
+
+    Raises:
+        InputError: it has ended, and lacks the token classifier, for which its refined pseudo labels are gone.
+    """
+    output = Path(training.output_dir)
+    if training.resume_from_checkpoint != "auto" or run.stage == "source" or not list(output.glob("model*.safetensors")):
+        return None
+    try:
+        metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if "target_model" not in metrics:
+        return None
+    if run.export_token_classifier and "token_classifier" not in metrics:
+        if _is_there(output / "target_checkpoints"):
+            return None
+        raise InputError(
+            f"--export_token_classifier: the run in {output} has ended without one, and the labels that it would learn are gone. "
+            "Give --overwrite in place of --resume_from_checkpoint."
+        )
+    return metrics
+
+
+def checkpoint_of(training: GlodeTrainingArguments, stage: str) -> Path | None:
     """Where a stage goes on with --resume_from_checkpoint; None begins it.
 
     Args:
         stage: "source" or "target".
-        length, labels: L and the types of this run.
     Raises:
-        InputError: the given checkpoint is not there or is damaged, or it is a model of other types or another span length.
+        InputError: the given checkpoint is damaged.
     """
     wanted = training.resume_from_checkpoint
     if not wanted:
         return None
+    if training.save_only_model:
+        logger.warning("--save_only_model: checkpoints hold no state to go on from; the stage begins anew.")
+        return None
     required = (DENOISING_STATE,) if stage == "target" else ()
     if wanted == "auto":
-        found = newest_checkpoint(Path(training.output_dir, f"{stage}_checkpoints"), required)
-    else:
-        found = Path(wanted) if Path(wanted).resolve().parent.name == f"{stage}_checkpoints" else None
-        if found and (fault := damage(found, required)):
-            raise InputError(f"--resume_from_checkpoint {wanted}: {fault}. Give another checkpoint, or auto for the newest.")
-    if not found:
+        return newest_checkpoint(Path(training.output_dir, f"{stage}_checkpoints"), required)
+    if Path(wanted).resolve().parent.name != f"{stage}_checkpoints":
         return None
-    saved = GlodeConfig.from_pretrained(found)
-    its_length, its_types = saved.max_span_length, list(saved.id2label.values())
-    if (its_length, its_types) != (length, list(labels)):
-        raise InputError(
-            f"--resume_from_checkpoint: {found} has L = {its_length} and types {its_types}; this run has L = {length} and "
-            f"{list(labels)}. Give the data of the run that saved it, or another --output_dir."
-        )
-    return found
+    if fault := damage(Path(wanted), required):
+        raise InputError(f"--resume_from_checkpoint {wanted}: {fault}. Give another checkpoint, or auto for the newest.")
+    return Path(wanted)
+
+
+def remove_checkpoints(output: Path) -> None:
+    """Delete what nothing needs once a run has ended: all of the stages' directories but the logs of trackers."""
+    for directory in output.glob("*_checkpoints"):
+        for path in directory.iterdir():
+            if path.name != "runs":
+                remove(path)
+        if not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def check_writable(directory: Path) -> None:

@@ -11,6 +11,13 @@ from transformers.utils import logging
 
 logger = logging.get_logger("glode")
 
+# What training goes on with, beside the weights, as one process, FSDP and DeepSpeed write it.
+_STATE = {
+    "the optimizer's state": ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*"),
+    "the schedule's state": ("scheduler.pt", "global_step*"),
+    "the random state": ("rng_state*.pth",),
+}
+
 
 def newest_checkpoint(directory: Path, required: Sequence[str] = ()) -> Path | None:
     """The `checkpoint-STEP` of the most steps that is not damaged; a damaged one is named. None where there is none.
@@ -29,11 +36,17 @@ def newest_checkpoint(directory: Path, required: Sequence[str] = ()) -> Path | N
 
 
 def damage(checkpoint: Path, required: Sequence[str] = ()) -> str | None:
-    """What is wrong with a checkpoint; None where nothing is. Reads checksums and headers, unpickles nothing."""
+    """What is wrong with a checkpoint; None where nothing is. Reads checksums and headers, unpickles nothing.
+
+    A checkpoint without the state of optimizer, schedule or random numbers would begin these anew, and end as another run.
+    """
     if missing := [name for name in ("trainer_state.json", *required) if not (checkpoint / name).is_file()]:
         return f"{missing[0]} is missing"
     if not list(checkpoint.glob("*.safetensors")):
         return "the weights are missing"
+    for what, patterns in _STATE.items():
+        if not any(path for pattern in patterns for path in checkpoint.glob(pattern)):
+            return f"{what} is missing; --save_only_model leaves it out"
     for path in sorted(checkpoint.iterdir()):
         try:
             if path.suffix == ".safetensors":

@@ -7,7 +7,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ import torch
 from datasets import Dataset, DatasetDict
 from safetensors.torch import save
 from support import ROOT
+from support.command import SOURCE, Command
 from support.world import make_tokenizer
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
+from transformers import CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
 
 import run_crossner
 from glode.corpora import hub
@@ -25,58 +25,8 @@ from glode.errors import InputError
 from glode.run.arguments import DataArguments, parse_arguments
 from glode.run.corpora import load_corpora
 from glode.run.report import say, show_results, write_metrics
-from modeling_glode import GlodeConfig, GlodeModel
-
-SOURCE = "Anna\tB-PER\nsings\tO\nin\tO\nOslo\tB-LOC\n\nIda\tB-PER\nmet\tO\nLea\tB-PER\n\nRome\tB-LOC\nsleeps\tO\n"
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
-
-
-class Command:
-    """A run that would work, until a test breaks something."""
-
-    def __init__(self, directory: Path, backbone: Path):
-        self.directory = directory
-        self.file("en.iob2", SOURCE)
-        self.file("de.txt", "Otto wohnt in Kiel .\nEs regnet .\n")
-        self.options = {
-            "target_lang": "de",
-            "source_train": self.directory / "en.iob2",
-            "source_dev": self.directory / "en.iob2",
-            "target_unlabeled": self.directory / "de.txt",
-            "model_name_or_path": backbone,
-            "model_cache": self.directory / "cache",
-            "output_dir": self.directory / "output",
-            "report_to": "none",
-        }
-
-    def file(self, name: str, text: str | bytes) -> Path:
-        path = self.directory / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    def arguments(self, **changes) -> list[str]:
-        """The command line; None takes an option away."""
-        options = {name: value for name, value in {**self.options, **changes}.items() if value is not None}
-        return [part for name, value in options.items() for part in (f"--{name}", str(value))]
-
-    def error(self, *more: str, **changes) -> str:
-        """The message of the InputError in which the run ends."""
-        with pytest.raises(InputError) as raised:
-            run_crossner.main([*self.arguments(**changes), *more])
-        assert "\n" not in str(raised.value)  # it is printed as one line
-        return str(raised.value)
-
-
-@pytest.fixture
-def command(tmp_path: Path, backbone: Path, monkeypatch) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def train(*_, **__):
-        raise AssertionError("a broken run must not come as far as training")
-
-    monkeypatch.setattr("trainer_glode.GlodeTrainer.train", train)
-    return Command(tmp_path, backbone)
 
 
 def test_the_command_itself_is_right(command: Command):
@@ -344,20 +294,6 @@ def test_the_embedded_encoder_cannot_be_written(command: Command, monkeypatch):
     assert f"--model_cache {cache} cannot be written (" in command.error(model_name_or_path="e5-small")
 
 
-@pytest.fixture
-def source_model(command: Command, backbone: Path) -> Callable[..., Path]:
-    def save(types: list[str], length: int) -> Path:
-        config = GlodeConfig(
-            AutoConfig.from_pretrained(backbone), max_span_length=length, id2label=dict(enumerate(["O", *types])), max_tokens=64
-        )
-        directory = command.directory / "source_model"
-        GlodeModel(config).save_pretrained(directory)
-        AutoTokenizer.from_pretrained(backbone).save_pretrained(directory)
-        return directory
-
-    return save
-
-
 def test_a_source_model_of_other_types(command: Command, source_model):
     directory = source_model(["ART", "PER"], 1)
     message = command.error(source_model=directory, stage="target")
@@ -380,17 +316,6 @@ def test_the_right_source_model_is_taken(command: Command, source_model, capsys)
         run_crossner.main(command.arguments(source_model=source_model(["LOC", "PER"], 1), stage="target"))
     assert (command.directory / "output" / "pseudo_labels.safetensors").is_file()
     assert "custom code" not in capsys.readouterr().out  # no question that waits for an answer
-
-
-@pytest.mark.parametrize("types", [["LOC", "PER"], ["GPE", "PER"]], ids=["another length", "other types"])
-@pytest.mark.parametrize("wanted", ["auto", "that one"])
-def test_a_checkpoint_of_other_data(command: Command, source_model, types: list[str], wanted: str):
-    (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").parent.mkdir(parents=True)
-    shutil.copytree(source_model(types, 2 if "LOC" in types else 1), checkpoint)
-    (checkpoint / "trainer_state.json").write_text("{}")
-    message = command.error(resume_from_checkpoint=checkpoint if wanted == "that one" else "auto")
-    assert f"--resume_from_checkpoint: {checkpoint} has L = " in message
-    assert ". Give the data of the run that saved it, or" in message
 
 
 def test_a_source_model_that_is_not_there(command: Command):
@@ -545,3 +470,12 @@ def test_a_package_that_training_does_not_need_is_named(monkeypatch, capsys, scr
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_run_that_saves_models_only_says_that_it_cannot_be_resumed(command: Command, capsys, caplog):
+    options = command.arguments(save_only_model="true")
+    for more in ([], ["--resume_from_checkpoint", "auto"]):
+        with pytest.raises(AssertionError, match="as far as training"):
+            run_crossner.main([*options, *more])
+    assert "--save_only_model: where a stage is stopped, it cannot be resumed" in " ".join(capsys.readouterr().out.split())
+    assert "--save_only_model: checkpoints hold no state to go on from; the stage begins anew" in caplog.text

@@ -33,7 +33,8 @@ def whole_checkpoint(directory: Path) -> Path:
     directory.mkdir(parents=True)
     (directory / "trainer_state.json").write_text("{}")
     save_file({"x": torch.arange(1000.0)}, directory / "model.safetensors")
-    torch.save({"x": torch.arange(1000.0)}, directory / "optimizer.pt")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"x": torch.arange(1000.0)}, directory / name)
     return directory
 
 
@@ -53,6 +54,9 @@ def flip(path: Path) -> None:
         ("trainer_state.json", Path.unlink, "trainer_state.json is missing"),
         ("model.safetensors", Path.unlink, "weights are missing"),
         ("model.safetensors", cut, "model.safetensors"),
+        ("optimizer.pt", Path.unlink, "the optimizer's state is missing; --save_only_model leaves it out"),
+        ("scheduler.pt", Path.unlink, "the schedule's state is missing"),
+        ("rng_state.pth", Path.unlink, "the random state is missing"),
         ("optimizer.pt", cut, "optimizer.pt"),
         ("optimizer.pt", flip, "optimizer.pt"),
         ("trainer_state.json", cut, "trainer_state.json"),
@@ -67,6 +71,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, cap
     assert f"{newer} is damaged (" in caplog.text and "); the one before it is taken." in caplog.text
     assert newest_checkpoint(tmp_path, required=["denoising_state.safetensors"]) is None
     assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("gone", "there"),
+    [
+        (["optimizer.pt"], ["optimizer.bin"]),
+        (["optimizer.pt"], ["optimizer_0"]),
+        (["optimizer.pt", "scheduler.pt"], ["global_step9"]),
+        (["rng_state.pth"], ["rng_state_0.pth", "rng_state_1.pth"]),
+    ],
+)
+def test_sharded_checkpoints_are_whole(tmp_path, gone, there):
+    checkpoint = whole_checkpoint(tmp_path / "checkpoint-9")
+    for name in there:
+        if Path(name).suffix:
+            (checkpoint / name).write_bytes((checkpoint / gone[0]).read_bytes())
+        else:
+            (checkpoint / name).mkdir()
+    for name in gone:
+        (checkpoint / name).unlink()
+    assert damage(checkpoint) is None
 
 
 def start(backbone: Path, output: Path, *more: str, program: tuple[str, ...] = ("run_crossner.py",)) -> subprocess.Popen:
@@ -84,7 +109,18 @@ def start(backbone: Path, output: Path, *more: str, program: tuple[str, ...] = (
     command += ["--model_name_or_path", str(backbone), "--output_dir", str(output), "--max_source_samples", "40"]
     command += ["--max_target_samples", "40", "--per_device_train_batch_size", "8", "--max_span_length", "3", "--dropout", "0.2"]
     command += ["--num_train_epochs", "4", "--source_num_train_epochs", "2", "--learning_rate", "3e-3", "--disable_tqdm", "true"]
-    command += ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", *more]
+    command += [
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "3",
+        "--keep_checkpoints",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "3",
+        *more,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

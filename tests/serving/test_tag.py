@@ -277,7 +277,7 @@ def test_a_reader_that_goes_away_is_no_mistake(directory, source):
     ("fault", "status", "message"),
     [
         (InputError("what is wrong"), 2, "what is wrong"),
-        (torch.OutOfMemoryError("CUDA"), 2, "the GPU's memory is full. Give a smaller batch. Mend it and go on with --resume."),
+        (torch.OutOfMemoryError("CUDA"), 2, "the GPU's memory is full. Give a smaller batch and go on with --resume."),
         (OSError(28, "No space left on device"), 2, "[Errno 28] No space left on device. Mend it and go on with --resume."),
         (KeyboardInterrupt(), 130, "stopped. The same command with --resume goes on."),
     ],
