@@ -47,7 +47,7 @@ def arguments(directory: Path, **options) -> GlodeTrainingArguments:
     defaults |= {
         "use_cpu": True,
         "disable_tqdm": True,
-        "refine_start_epoch": 3,
+        "refine_start": 0.4,
         "num_neighbors": 10,
         "report_to": "none",
         "seed": 0,

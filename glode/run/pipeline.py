@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, set_seed
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
+from glode.features.strings import string_ids
 from glode.features.windows import gold_entities, list_lengths, reachable_entities
 from glode.files import write_whole
 from glode.metrics import measure
@@ -182,7 +183,12 @@ class Run(Preparation):
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=self.corpora.by_language("target"),
+            target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
+
+    def _target_strings(self) -> torch.Tensor | None:
+        """Which target spans are the same string, where that is asked for."""
+        return string_ids(self.corpora.target, self.target, self.length) if self.training.agreement else None
 
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)
