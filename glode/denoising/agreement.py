@@ -15,7 +15,7 @@ class Agreement:
 
     Args:
         pseudo_labels: the labels.
-        strings: [words, length], for each of their spans the number of its string, below 0 where it is the only one; see
+        strings: [words, length], the number of each span's string; -1 where it is the only one, -2 where there is no span; see
             `glode.features.strings`.
     """
 
@@ -23,9 +23,9 @@ class Agreement:
 
     def __init__(self, pseudo_labels: PseudoLabels, strings: Tensor):
         labels, device = pseudo_labels.probabilities, pseudo_labels.offsets.device
-        strings, number = strings.to(device), 1 + int(strings.max())
+        strings, number = strings.to(device), 1 + max(int(strings.max()), -1)
         blocks = range(0, len(strings), self.block)
-        entity = torch.cat([labels[at : at + self.block].argmax(-1).to(device) != 0 for at in blocks])
+        entity = torch.cat([labels[at : at + self.block].argmax(-1).to(device) != 0 for at in blocks]) & (strings > -2)
         self.strings = strings.masked_fill(~_stands_alone(entity), -1)
         self.sums = torch.zeros(number, labels.shape[-1], dtype=torch.float64, device=device)
         self.counts = torch.zeros(number, dtype=torch.long, device=device)

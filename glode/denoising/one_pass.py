@@ -1,6 +1,6 @@
 """Refinement of all labels at once, from one pass of one model over both corpora (`--refine epoch`). Knows no Trainer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -70,6 +70,7 @@ class OnePass:
     """
 
     certain = 0.99
+    holds = 1.0  # times `datastore_size`
 
     def __init__(
         self,
@@ -103,8 +104,7 @@ class OnePass:
         sample, kept = self._read(batches())
         self._settle(sample)
         changed = torch.zeros((), dtype=torch.long, device=self.pseudo_labels.offsets.device)
-        again = (self._target_spans(batch)[0] for batch in batches() if batch.labels is None)  # not read where all are kept
-        for spans in again if kept is None else kept:
+        for spans in self._read_again(batches) if kept is None else kept:
             refined = refine(spans.soft, self._towards(spans), beta)
             changed += (refined.argmax(-1) != spans.soft.argmax(-1)).sum()
             self.pseudo_labels.write_cells(spans.cells, refined, self.gather)
@@ -134,11 +134,16 @@ class OnePass:
             spans, soft = self._target_spans(batch)
             self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window])
             held += len(spans.cells)
-            full = full or held > self.settings.datastore_size
+            full = full or held > self.holds * self.settings.datastore_size
             kept = [] if full else [*kept, spans]
         assert reservoir is not None, "there are no windows"
         sample = reservoir.joined(self.gather)  # all have read when this is through: labels may be written
         return sample, None if bool(self.gather(torch.tensor(full, device=sample.types.device)).any()) else kept
+
+    def _read_again(self, batches: Callable[[], Iterable[ReadWindows]]) -> Iterator[TargetSpans]:
+        for batch in batches():
+            if batch.labels is None:
+                yield self._target_spans(batch)[0]
 
     def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, language: Tensor) -> None:
         """Put the spans of a batch, with types [rows, words, length] and language [rows], 0 for the source, into the sample."""

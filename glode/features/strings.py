@@ -23,7 +23,7 @@ def string_ids(corpus: Dataset, windows: Dataset, max_span_length: int) -> Tenso
         windows: its windows, see `build_features`.
         max_span_length: L.
     Returns:
-        int32 [owned words of all windows, L], from 0; -1 where a string occurs once, or there is no span.
+        int32 [owned words of all windows, L], from 0; -1 where a string occurs once, -2 where there is no span.
     """
     hashes, powers = _prefixes(_word_numbers(corpus))
     begins = np.concatenate([[0], np.cumsum(list_lengths(corpus, "words"), dtype=np.int64)])[numbers(windows, "sentence")]
@@ -38,7 +38,7 @@ def string_ids(corpus: Dataset, windows: Dataset, max_span_length: int) -> Tenso
     is_span = ends <= last[:, None]
     start = borders[first][:, None]
     found = (hashes[borders[np.minimum(ends, last[:, None])]] - hashes[start]) * powers[start]
-    ids = np.full(found.shape, -1, np.int32)
+    ids = np.full(found.shape, -2, np.int32)
     _, string, count = np.unique(found[is_span], return_inverse=True, return_counts=True)
     ids[is_span] = np.where(count > 1, np.cumsum(count > 1) - 1, -1)[string]
     return torch.from_numpy(ids)
