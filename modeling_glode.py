@@ -544,12 +544,12 @@ class HeadLayout:
 _BERT = "cls.predictions.transform"
 PRETRAINED_HEADS = (
     HeadLayout("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),  # RoBERTa, XLM-R, CamemBERT, MPNet, LUKE, Longformer
-    HeadLayout(
-        f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "cls.predictions.dense", "hidden_act"
-    ),  # MobileBERT
-    HeadLayout(f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "", "hidden_act"),  # BERT, DeBERTa, BigBird
-    HeadLayout(f"{_BERT}.dense", f"{_BERT}.layer_norm", "cls.predictions.decoder", "", "hidden_act"),  # NomicBERT
+    # MobileBERT; BERT, DeBERTa, BigBird and others; NomicBERT
+    HeadLayout(f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "cls.predictions.dense", "hidden_act"),
+    HeadLayout(f"{_BERT}.dense", f"{_BERT}.LayerNorm", "cls.predictions.decoder", "", "hidden_act"),
+    HeadLayout(f"{_BERT}.dense", f"{_BERT}.layer_norm", "cls.predictions.decoder", "", "hidden_act"),
     HeadLayout("cls.predictions.dense", "cls.predictions.LayerNorm", "cls.predictions.decoder", "", "hidden_act"),  # RemBERT
+    # DeBERTa as its authors save it
     HeadLayout("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head", "", "hidden_act"),
     HeadLayout("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "", "hidden_act"),  # ALBERT
     HeadLayout("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),  # ELECTRA, ConvBERT
@@ -601,14 +601,14 @@ def _pretrained_head(model: PreTrainedModel, missing: set[str]) -> tuple[dict, M
     if not layout.dense and not isinstance(decoder, nn.Linear):
         return None
     matrix = getattr(decoder, "weight", embeddings)
-    if f"{layout.decoder}.weight" in missing and matrix.shape == embeddings.shape:  # LUKE, saved as tied and read as untied
-        decoder.weight = matrix = model.get_input_embeddings().weight
+    if layout.dense and f"{layout.decoder}.weight" in missing and matrix.shape == embeddings.shape:
+        decoder.weight = matrix = embeddings  # LUKE, saved as tied and read as untied
         missing = missing - {f"{layout.decoder}.weight"}
-    if layout.lacks(missing):
+    if layout.lacks(missing) or len(matrix) != len(embeddings):
         return None
     tied = matrix.shape[1] if matrix.shape == embeddings.shape and torch.equal(matrix, embeddings) else 0
-    own = [matrix[:, tied:]] + ([modules[layout.more_columns].weight.T] if layout.more_columns else [])
-    own = torch.cat(own, dim=1)
+    more = [modules[layout.more_columns].weight.T] if layout.more_columns else []
+    own = torch.cat([matrix[:, tied:], *more], dim=1)
     shape = {"width": tied + own.shape[1], "tied": tied, "activation": None}
     weights = {"bias": getattr(decoder, "bias", None)}
     if own.shape[1]:
@@ -621,11 +621,16 @@ def _pretrained_head(model: PreTrainedModel, missing: set[str]) -> tuple[dict, M
     head = MaskedLanguageHead(model.config.hidden_size, len(embeddings), **shape)
     weights = {name: torch.zeros_like(head.state_dict()[name]) if value is None else value for name, value in weights.items()}
     head.load_state_dict(weights)
-    tokens = torch.arange(min(8, len(embeddings)))[None]
+    return (shape, head) if _predicts_alike(model, head) else None
+
+
+def _predicts_alike(model: PreTrainedModel, head: MaskedLanguageHead) -> bool:
+    """Whether a head on the encoder of a language model gives that model's scores."""
+    tokens = torch.arange(min(8, len(head.bias)))[None]
     expected = model(input_ids=tokens).logits[0]
-    actual = head(model.base_model(input_ids=tokens).last_hidden_state[0], embeddings)
-    same = actual.shape == expected.shape and torch.allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-    return (shape, head) if same else None
+    actual = head(model.base_model(input_ids=tokens).last_hidden_state[0], model.get_input_embeddings().weight)
+    tolerance = 1e-3 * float(expected.abs().max())
+    return actual.shape == expected.shape and torch.allclose(actual, expected, rtol=0, atol=tolerance)
 
 
 @contextmanager

@@ -64,7 +64,9 @@ def sample(corpora: Path, name: str, number: int | None, target: Path, skip: int
         sentences = [block.strip("\n") for block in data.decode().split("\n\n") if block.strip()]
         random.Random(1).shuffle(sentences)
         target.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(sentences[skip:end]) + "\n", encoding="utf-8")
+        partial = path.with_suffix(f".{threading.get_ident()}")  # cells that run side by side read the same samples
+        partial.write_text("\n\n".join(sentences[skip:end]) + "\n", encoding="utf-8")
+        partial.replace(path)
     return path
 
 

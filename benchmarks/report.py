@@ -6,7 +6,7 @@ The same tables give the same bytes.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import inference
@@ -34,6 +34,32 @@ PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework 
 the span grid cannot hold. Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
 """
 STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
+
+
+Lines = dict[str, tuple[Sequence[float], list[float]]]  # by name: places and values
+
+
+def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = "") -> Figure:
+    """A panel a title, with its lines; `x` and `y` name the axes, `log` those that are logarithmic."""
+    figure, names = Figure(figsize=(3.2 * len(content), 3.4), layout="constrained"), {}
+    shared = len({tuple(lines) for lines in content.values()}) == 1
+    for axis, label, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(content))), x, content.items(), strict=True):
+        for style, (name, values) in zip(STYLES * 2, lines.items(), strict=False):
+            names[name] = axis.plot(*values, style, color="black" if log else None, markerfacecolor="white")[0]
+        axis.set(title=title, xlabel=label)
+        if log:
+            axis.set(xscale="log", yscale="log" if "y" in log else "linear")
+            places = next(iter(lines.values()))[0]
+            axis.set_xticks(places, [f"{at // 1000}k" if at >= 1000 else str(at) for at in places], rotation=30)
+            axis.minorticks_off()
+        else:
+            axis.locator_params(axis="x", integer=True)
+        if not shared:
+            axis.legend([names[name] for name in lines], list(lines), frameon=False)
+    figure.supylabel(y, fontsize="medium")
+    if shared:
+        figure.legend(names.values(), names, loc="outside lower center", ncols=4)
+    return figure
 
 
 # --------------------------------------------------------------------------------------------------------------- the study
@@ -64,7 +90,7 @@ class Cells:
         means = [[self.mean(pair, name) for pair in pairs] for name in ("plain", variant, "supervised")]
         if any(mean is None for side in means for mean in side):
             return None
-        low, here, high = map(sum, means)
+        low, here, high = (sum(filter(None, side)) for side in means)
         return 100 * (here - low) / (high - low) if high > low else None
 
     def differences(self, variant: str, other: str) -> list[float]:
@@ -127,17 +153,18 @@ def over_pairs(cells: Cells) -> str:
 
 
 def by_pair(cells: Cells, content: dict) -> str:
-    """F1 of each pair, and the share of the way where the table has a supervised model."""
-    rows, gap = [], "supervised" in content["variants"]
+    """F1 of each pair and, where the table has a supervised model, the share of the way with p."""
+    scores, shares = [], []
     for variant in content["variants"]:
-        row = [cells.title(variant)]
-        for pair in content["pairs"]:
-            share, test = cells.share([pair], variant), cells.tests.get((pair, variant))
-            row.append(spread(cells.f1(pair, variant).values()))
-            row += [UNKNOWN if share is None else f"{share:.0f} %", test["p"] if test else UNKNOWN] if gap else []
-        rows.append(row)
-    columns = ("F1", "of the way", "p") if gap else ("F1",)
-    return table(["", *(f"{pair} {name}" for pair in content["pairs"] for name in columns)], rows)
+        found = [(cells.share([pair], variant), cells.tests.get((pair, variant))) for pair in content["pairs"]]
+        scores.append([cells.title(variant), *(spread(cells.f1(pair, variant).values()) for pair in content["pairs"])])
+        ends = [f" (p {test['p']})" if test else "" for _, test in found]
+        texts = [UNKNOWN if share is None else f"{share:.0f} %" for share, _ in found]
+        shares.append([cells.title(variant), *(text + end for text, end in zip(texts, ends, strict=True))])
+    parts = [table(["F1", *content["pairs"]], scores)]
+    if "supervised" in content["variants"]:
+        parts.append(table(["of the way", *content["pairs"]], shares))
+    return "\n".join(parts)
 
 
 def labels_by_epoch(cells: Cells) -> str:
@@ -181,17 +208,12 @@ PICTURES = {"labels": "How right the pseudo labels are", "gap": "Share of the ga
 
 def picture_of_labels(cells: Cells) -> Figure:
     """F1 of the pseudo labels by epoch, a panel a pair."""
-    pairs = [pair for pair in cells.suite.pairs if any(cells.labels(pair, v) for v in cells.suite.variants)]
-    figure = Figure(figsize=(3 * max(len(pairs), 1), 3.2), layout="constrained")
-    for axis, pair in zip(np.atleast_1d(figure.subplots(1, max(len(pairs), 1))), pairs, strict=False):
-        for variant, style in zip(cells.suite.tables[0]["variants"], STYLES * 2, strict=False):
+    content: dict[str, Lines] = {}
+    for pair in cells.suite.pairs:
+        for variant in cells.suite.tables[0]["variants"]:
             if labels := cells.labels(pair, variant):
-                axis.plot(labels, style, markerfacecolor="white", label=cells.title(variant).replace("**", ""))
-        axis.set(title=pair, xlabel="epochs of the target model", ylabel="F1 of the pseudo labels, %")
-        axis.locator_params(axis="x", integer=True)
-    if pairs:
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+                content.setdefault(pair, {})[cells.title(variant).replace("**", "")] = (range(len(labels)), labels)
+    return panels(content, ["epochs of the target model"] * len(content), "F1 of the pseudo labels, %")
 
 
 def picture_of_gap(cells: Cells) -> Figure:
@@ -307,22 +329,10 @@ def speed_growth(rows: Sequence[Row]) -> str:
 
 
 def picture_of_growth(rows: Sequence[Row]) -> Figure:
-    """Seconds and MB over each size."""
-    figure = Figure(figsize=(13, 5.5), layout="constrained")
-    axes = figure.subplots(2, len(SIZES))
-    for column, (name, title) in enumerate(SIZES.items()):
-        for part, style in zip(("step", "encoder", "denoiser", "sequential"), STYLES, strict=False):
-            axes[0, column].plot(*growth(rows, name, part), style, color="black", markerfacecolor="white", label=part)
-        sizes, memory = growth(rows, name, "peak MB")
-        axes[1, column].plot(sizes, memory, "o-", color="black", markerfacecolor="white")
-        for axis, label in zip(axes[:, column], ("seconds", "MB at the peak of a step"), strict=True):
-            axis.set(xscale="log", xlabel=title, ylabel="" if column else label)
-            axis.set_xticks(sizes, [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes], rotation=30)
-            axis.minorticks_off()
-        axes[0, column].set_yscale("log")
-        axes[1, column].set_ylim(0, 1.1 * max(memory))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+    """Seconds of a step and its parts over each size."""
+    parts = ("step", "encoder", "denoiser", "sequential")
+    content = {title: {part: growth(rows, name, part) for part in parts} for name, title in SIZES.items()}
+    return panels(content, list(SIZES.values()), "seconds", "xy")
 
 
 def steps(rows: Sequence[Row]) -> str:
@@ -375,21 +385,18 @@ def growing_corpus(rows: Sequence[Row]) -> str:
 
 def picture_of_scale(rows: Sequence[Row]) -> Figure:
     """Memory, step and refresh over the size of the corpus."""
-    sizes, disk = [int(row["sentences"]) for row in rows], ("MB on disk: corpus", "MB on disk: pseudo labels")
-    panels = {
+    disk = ("MB on disk: corpus", "MB on disk: pseudo labels")
+    wanted: dict[str, dict[str, Sequence[str]]] = {
         "memory, MB": {"of the process itself": ["MB of the process, above its start"], "corpus, labels (on disk)": disk},
-        "seconds a step": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
-        "seconds an epoch": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},
+        "a step, seconds": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
+        "an epoch, seconds": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},
     }
-    figure = Figure(figsize=(10, 3), layout="constrained")
-    for axis, (title, lines) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for (name, columns), style in zip(lines.items(), STYLES, strict=False):
-            values = [sum(float(row[column]) for column in columns) for row in rows]
-            axis.plot(sizes, values, style, color="black", markerfacecolor="white", label=name)
-        axis.set(title=title, xscale="log", xlabel="unlabelled sentences", xticks=sizes)
-        axis.set_yscale("linear" if title == "seconds a step" else "log")
-        axis.legend(frameon=False)
-    return figure
+    sizes = [int(row["sentences"]) for row in rows]
+    content = {
+        title: {name: (sizes, [sum(float(row[column]) for column in columns) for row in rows]) for name, columns in lines.items()}
+        for title, lines in wanted.items()
+    }
+    return panels(content, ["unlabelled sentences"] * len(content), "", "xy")
 
 
 def on_gpu(rows: Sequence[Row]) -> str:
@@ -421,8 +428,8 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
 def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str, Figure]:
     """The pictures of what is measured, by file name."""
     found = {}
-    for name, rows, draw in (("speed", "speed", picture_of_growth), ("scale", "scale", picture_of_scale)):
-        if rows := read_rows(rows, directory):
+    for name, draw in (("speed", picture_of_growth), ("scale", picture_of_scale)):
+        if rows := read_rows(name, directory):
             found[f"{name}.png"] = draw(rows)
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))

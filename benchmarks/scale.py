@@ -278,7 +278,7 @@ def in_process(command: list[str], **environment: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--datastore", type=int, default=50_000, help="vectors that the datastore holds")
@@ -289,9 +289,9 @@ def main() -> int:
     parser.add_argument("--read_sentences", type=int, default=20_000, help="with --model: read so many, evaluate half as many")
     parser.add_argument("--sentences", type=int, help="measure this size alone, in this process, with the corpora in --work")
     parser.add_argument("--read", metavar="FILE", help="with --model: only read this file, in this process")
-    options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    options = parser.parse_args(argv)
     if options.sentences or options.read:
+        torch.set_num_threads(os.cpu_count() or 1)
         print(json.dumps(one_size(options) if options.sentences else read(options.read, options.model)))
         return 0
     if options.model:
@@ -312,4 +312,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

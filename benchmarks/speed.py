@@ -471,7 +471,7 @@ def bars(rows: Sequence[dict]) -> list[tuple[str, float, str, float]]:
     return [(name, float(found[at][key]), sign, bar) for name, key, at, sign, bar in CHECKS if found.get(at, {}).get(key)]
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the settings of the bars alone; exit 1 where one falls short")
     parser.add_argument("--bf16", action="store_true", help="all in mixed precision, as training with --bf16 true has it")
@@ -481,7 +481,7 @@ def main() -> int:
     parser.add_argument("--pair", default="wikiann-en-ru", help="with --corpora: CORPUS-SOURCE-TARGET, such as %(default)s")
     parser.add_argument("--repeats", type=int, help="timed batches of each setting; 9, with --quick 20 for the sequential step")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.pair.count("-") != 2:
         parser.error(f"--pair {options.pair}: not CORPUS-SOURCE-TARGET, such as wikiann-en-ru")
     if options.corpora:
@@ -506,4 +506,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

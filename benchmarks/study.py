@@ -213,7 +213,7 @@ class Study:
         supervised = self.suite.variants[cell.variant].get("gold") == "target"
 
         def part(name: str, size: str, skip: int = 0) -> str:
-            return str(sample(self.corpora, name, sizes[size], self.work / "samples", skip))
+            return str(sample(self.corpora, name, sizes[size], self.work / self.suite.name / "samples", skip))
 
         text = f"{target}/{pair.get('target_split', 'train')}"
         files = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
@@ -356,7 +356,8 @@ def faster_in_bf16(tokens: int = 1000) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     layer = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384))
-    rows, seconds = torch.randn(tokens, 384), {}
+    rows = torch.randn(tokens, 384)
+    seconds: dict[bool, float] = {}
     for turn in range(6):
         for mixed in (False, True):
             start = time.perf_counter()

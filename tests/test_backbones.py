@@ -66,12 +66,24 @@ KINDS = {
     "xlm-roberta-xl": {},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }
+CONVOLVED = {"convbert": {"embedding_size": 32, "conv_kernel_size": 3}}  # whose last tokens see the padding after them
+ENCODER_DECODERS = {
+    "mbart": {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+    }
+}
 
 
 def save_language_model(kind: str, directory: Path, vocabulary: int, **options) -> PreTrainedModel:
     """A language model whose weights are large enough that its loss says something, saved in half precision."""
     torch.manual_seed(0)
-    config = tiny_encoder_config(kind, vocabulary, **{**KINDS[kind], **options})
+    config = tiny_encoder_config(kind, vocabulary, **{**(KINDS | CONVOLVED | ENCODER_DECODERS)[kind], **options})
     model = AutoModelForMaskedLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -127,7 +139,7 @@ def train(directory: Path, tokenizer, windows: tuple[Dataset, Dataset], labels=N
     return trainer
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *ENCODER_DECODERS])
 def test_every_backbone_trains_and_tags(kind: str, tokenizer, windows, tmp_path: Path):
     save_language_model(kind, tmp_path, len(tokenizer))
     source = train(tmp_path, tokenizer, windows)
@@ -153,7 +165,7 @@ def test_every_backbone_trains_and_tags(kind: str, tokenizer, windows, tmp_path:
 # ------------------------------------------------------------------------------------------------------- the checkpoint's head
 
 OWN_NAMES = {"deberta": {"legacy": False}, "deberta-v2": {"legacy": False}}  # as DeBERTa's authors name the head's weights
-LOSSES = [*((kind, {}) for kind in KINDS), *OWN_NAMES.items()]
+LOSSES = [*((kind, {}) for kind in (*KINDS, *CONVOLVED)), *OWN_NAMES.items()]
 
 
 def masked_batch(vocabulary: int) -> dict[str, torch.Tensor]:
@@ -195,7 +207,9 @@ def test_the_language_models_loss_is_the_checkpoints(kind: str, options: dict, t
         assert mlm_loss(loaded, batch).item() == pytest.approx(expected.loss.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "electra", "albert", "mobilebert", "rembert", "xlm", "deberta-v2"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "xlm-roberta", "electra", "albert", "mobilebert", "rembert", "xlm", "eurobert", "deberta-v2"]
+)
 def test_an_encoder_without_a_head_gets_a_fresh_one(kind: str, tmp_path: Path, caplog):
     AutoModel.from_config(tiny_encoder_config(kind, 60, **KINDS[kind])).save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, "modeling_glode"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig, set_seed
 
@@ -17,9 +17,11 @@ from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.collator import GlodeCollator
 from glode.features.reach import gold_entities
+from glode.features.streams import TwoStreams
 from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.denoising_state import load_denoising
 from modeling_glode import GlodeConfig, GlodeModel
 from trainer_glode import DENOISING_STATE, GlodeTrainer
 
@@ -127,7 +129,7 @@ def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows
     assert labels.probabilities[cell].argmax() == right
     assert not torch.equal(before, labels.probabilities)
     assert len({float(soft.sum((0, 1, 2))[0]) for soft in seen}) > 10
-    history = trainer.denoising_callback.history
+    history = trainer.pseudo_label_history
     assert [entry["epoch"] for entry in history] == list(range(6))
     assert history[2]["f1"] == history[0]["f1"] < history[-1]["f1"] == 100
 
@@ -152,8 +154,7 @@ def test_the_loss_is_on_the_labels_that_the_denoiser_gives(backbone, tokenizer, 
         pseudo_labels=soft_labels(unlabeled, corpus),
     )
     batch = next(iter(trainer.get_train_dataloader()))
-    source_rows = batch["window"] < 0
-    assert source_rows.tolist() == [True] * 5 + [False] * 5
+    assert batch["is_target"].tolist() == [False] * 5 + [True] * 5
     replaced = torch.rand(5, *batch["span_mask"].shape[1:], 3).softmax(-1)
     trainer.denoiser.step = lambda *args, **kwargs: replaced
     loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
@@ -201,8 +202,7 @@ def test_operations_are_counted_for_the_tokens_that_there_are(backbone, tokenize
 def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, windows, unlabeled, tmp_path):
     trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, per_device_eval_batch_size=7), tokenizer, source=windows)
     labels = trainer.assign_pseudo_labels(unlabeled)
-    row = unlabeled[3]
-    batch = GlodeCollator(tokenizer, trainer.model.config.max_span_length)([row | {"index": 3}])
+    batch = GlodeCollator(tokenizer, trainer.model.config.max_span_length)([TwoStreams(unlabeled, None)[3]])
     names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
     with torch.no_grad():
         expected = trainer.model.eval()(**{name: batch[name] for name in names}).logits.softmax(-1)[0]
@@ -246,6 +246,15 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert saved["pseudo_labels.probabilities"].shape == whole.denoiser.pseudo_labels.probabilities.shape
     assert saved["pseudo_labels.probabilities"].dtype == (torch.float16 if mapped else torch.float32)
     assert len(whole.denoiser.datastore) == 60
+    assert [entry["epoch"] for entry in whole.pseudo_label_history] == list(range(5))
+    assert resumed.pseudo_label_history == whole.pseudo_label_history
+
+
+def test_a_checkpoint_without_the_history_is_refused(tmp_path):
+    """As an older version wrote it."""
+    save_file({"epoch": torch.tensor(1)}, tmp_path / DENOISING_STATE)
+    with pytest.raises(InputError, match="lacks the history of the pseudo labels: an older version wrote it"):
+        load_denoising(tmp_path / DENOISING_STATE)
 
 
 def test_large_pseudo_labels_go_to_a_file_that_leaves_nothing(backbone, tokenizer, windows, unlabeled, tmp_path, caplog):

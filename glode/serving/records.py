@@ -34,11 +34,8 @@ class Document:
 def to_record(document: Document, entities: list[dict], form: str) -> bytes:
     """A tagged text as it is written; the text it came from can be told from it."""
     if form == "jsonl":
-        record = document.fields | {"entities": entities}
-        try:
-            return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        except UnicodeEncodeError:  # half a character in another field than the text
-            return json.dumps(record).encode() + b"\n"
+        record = json.dumps(document.fields | {"entities": entities}, ensure_ascii=False)
+        return record.encode("utf-8", "backslashreplace") + b"\n"  # half a character in another field than the text stays JSON
     text, words = document.text, split_words(document.text)
     first, last = ({span[side]: i for i, span in enumerate(words)} for side in (0, 1))
     spans = [(first[e["start"]], last[e["end"]] - first[e["start"]] + 1, e["entity_group"]) for e in entities]

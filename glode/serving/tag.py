@@ -7,6 +7,9 @@
 Writes {"text": ..., "entities": [...]} a line, with what the pipeline returns for the line, and all that the line's JSON object
 had; or, where the output is a .conll file, a word and its IOB2 tag a line and a blank line after each text. It runs on the GPU
 or on all cores, holds a few lines at a time, and with --resume goes on where it was stopped.
+
+    glode tag --model glode-demo --input big.txt --format brat --output brat-files   # csv, label-studio, spacy
+    glode tag --model glode-demo --input few.txt --render                            # for the eye
 """
 
 import json
@@ -15,24 +18,29 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, PretrainedConfig, PreTrainedTokenizerBase
 
-from glode.corpora.files import find_encoding, read_lines, unpacked_suffix
+from glode.corpora.files import OPENERS, find_encoding, read_lines, unpacked_suffix
 from glode.errors import InputError, run_command
-from glode.serving.records import Document, is_record_of, pack, to_record, whole_records
+from glode.serving.formats import BratWriter, CsvWriter, LabelStudioWriter, RecordWriter, SpacyWriter, Writer
+from glode.serving.records import Document, is_record_of, whole_records
+from glode.serving.rendering import RenderWriter
 from modeling_glode import GlodeModel
 
 BUFFER = 2**18  # characters that are tagged together: windows of equal length share a batch
 SUFFIXES_OF_JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
+FORMATS = {"": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".csv": "csv", ".spacy": "spacy"}
+RESUMABLE = ("jsonl", "conll")
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, UTF-8 cannot
 
 
@@ -58,7 +66,15 @@ class TagArguments:
     )
     format: str = field(
         default="auto",
-        metadata={"help": "auto: conll where the output's name says so, else jsonl.", "choices": ["auto", "jsonl", "conll"]},
+        metadata={
+            "help": "auto: as the output's name says (.jsonl, .conll, .csv, .spacy), jsonl on standard output. brat makes a "
+            "directory.",
+            "choices": ["auto", "jsonl", "conll", "csv", "brat", "label-studio", "spacy"],
+        },
+    )
+    render: bool = field(
+        default=False,
+        metadata={"help": "Print the texts with colored entities; a file is written where --output names one."},
     )
     resume: bool = field(default=False, metadata={"help": "Go on after the last whole text of the output."})
     batch_size: int = field(default=32, metadata={"help": "Windows at a time."})
@@ -78,18 +94,21 @@ class TagArguments:
     )
 
     def __post_init__(self):
-        if self.format == "auto":
-            self.format = "conll" if unpacked_suffix(Path(self.output)) == ".conll" else "jsonl"
+        if Path(self.output).suffix.lower() in (".zip", ".7z", ".lz4", ".tgz", ".tar"):
+            raise InputError(f"--output {self.output} would not be packed. Name it .gz, .bz2, .xz or .zst.")
+        self.format = find_format(self.format, self.output)
         if self.nested and self.format == "conll":
             raise InputError("--nested: a .conll file has one tag a word. Write a .jsonl file.")
         if self.batch_size < 1:
             raise InputError(f"--batch_size {self.batch_size}: expected at least 1 window at a time.")
         if self.threshold != self.threshold:
             raise InputError("--threshold nan: expected a number, the least score of an entity.")
+        if self.format in ("brat", "spacy") and (self.output == "-" or Path(self.output).suffix.lower() in OPENERS):
+            raise InputError(f"--format {self.format} makes files of its own, which are not packed: give another --output.")
         if self.resume and self.output == "-":
             raise InputError("--resume needs a file: give --output.")
-        if Path(self.output).suffix.lower() in (".zip", ".7z", ".lz4", ".tgz", ".tar"):
-            raise InputError(f"--output {self.output} would not be packed. Name it .gz, .bz2, .xz or .zst.")
+        if self.resume and self.format not in RESUMABLE:
+            raise InputError(f"--resume goes on with {' and '.join(RESUMABLE)}, not with {self.format}. Start anew.")
         self._check_input()
 
     def _check_input(self) -> None:
@@ -109,23 +128,34 @@ class TagArguments:
         return Path("/dev/stdin" if self.input == "-" else self.input)
 
 
-def load_model(arguments: TagArguments) -> tuple[GlodeModel, PreTrainedTokenizerBase]:
-    """The model, on its device, and its tokenizer.
+def find_format(form: str, output: str) -> str:
+    """The format that is asked for, or that the output's name says.
+
+    Raises:
+        InputError: it says none.
+    """
+    suffix = unpacked_suffix(Path(output))
+    if form == "auto" and suffix not in FORMATS:
+        raise InputError(f"--output {output}: {suffix} says no format. Give --format, or end it in .jsonl, .conll, .csv, .spacy.")
+    return FORMATS[suffix] if form == "auto" else form
+
+
+def load_model(name: str, device: str | None = None, dtype: str = "float32") -> tuple[GlodeModel, PreTrainedTokenizerBase]:
+    """The model, on its device (without one the GPU, where there is one), and its tokenizer.
 
     Raises:
         InputError: there is no such model or device.
     """
-    name = arguments.model
     try:
         kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
         if kind != GlodeModel.config_class.model_type:
             raise InputError(f"--model {name} is of the type {kind!r}. Give a model that run_crossner.py has trained.")
-        model = GlodeModel.from_pretrained(name, dtype=getattr(torch, arguments.dtype)).eval()
+        model = GlodeModel.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
     except (OSError, KeyError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model {name} cannot be loaded: {reason} Give a directory or a repository.") from error
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return model.to(device), tokenizer
     except (RuntimeError, AssertionError) as error:
@@ -165,7 +195,7 @@ def parse_object(line: str, name: str, where: str) -> dict:
     """
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: no JSON ({error}). Lines of plain text belong into a .txt file.") from error
     if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
         seen = ", ".join(map(repr, fields)) if isinstance(fields, dict) else type(fields).__name__
@@ -191,13 +221,29 @@ def open_output(arguments: TagArguments, documents: Iterator[Document]) -> Binar
     if arguments.input != "-" and path.samefile(arguments.input):
         raise InputError(f"--output {path} is the input. Name another file.")
     if not arguments.resume:
-        raise InputError(f"--output {path} is there already. Go on with it by --resume, or take it away.")
+        how = "Go on with it by --resume, or take it away." if arguments.format in RESUMABLE else "Take it away."
+        raise InputError(f"--output {path} is there already. {how}")
     number, size, last = whole_records(path, arguments.format)
     read = deque(islice(documents, number), maxlen=1)
     if number and not (read and is_record_of(last, read[0], arguments.format)):
         raise InputError(f"--resume: record {number} of {path} is not that of text {number} of {arguments.input}. Take it away.")
     os.truncate(path, size)
     return open(path, "ab")
+
+
+def open_writer(arguments: TagArguments, documents: Iterator[Document], types: Sequence[str]) -> Writer:
+    """What writes in the format that is asked for, see [`open_output`]."""
+    path = Path(arguments.output)
+    if arguments.format == "brat":
+        return BratWriter(path, types)
+    stream = open_output(arguments, documents)
+    if arguments.format in RESUMABLE:
+        return RecordWriter(stream, arguments.output, arguments.format)
+    if arguments.format == "csv":
+        return CsvWriter(stream, arguments.output)
+    if arguments.format == "spacy":
+        return SpacyWriter(stream)
+    return LabelStudioWriter(stream, arguments.output, arguments.model)
 
 
 def buffers(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -220,17 +266,20 @@ def main(argv: Sequence[str]) -> None:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     documents = read_documents(arguments)
-    model, tokenizer = load_model(arguments)
+    model, tokenizer = load_model(arguments.model, arguments.device, arguments.dtype)
     texts_done = entities_found = characters_replaced = 0
-    with open_output(arguments, documents) as output, tqdm(unit=" texts", disable=None) as progress:
+    types = list(model.config.id2label.values())[1:]
+    with ExitStack() as opened, tqdm(unit=" texts", disable=arguments.render or None) as progress:
+        writers: list[Writer] = [RenderWriter(types)] if arguments.render else []
+        if arguments.output != "-" or not arguments.render:
+            writers.append(opened.enter_context(open_writer(arguments, documents, types)))
         for held in buffers(documents):
             texts = [document.text for document in held]
-            found = model.predict(texts, tokenizer, arguments.batch_size, arguments.threshold, arguments.nested)
-            records = [
-                to_record(document, list(entities), arguments.format) for document, entities in zip(held, found, strict=True)
-            ]
-            output.write(pack(b"".join(records), arguments.output))
-            output.flush()
+            found = cast(
+                list[list[dict]], model.predict(texts, tokenizer, arguments.batch_size, arguments.threshold, arguments.nested)
+            )
+            for writer in writers:
+                writer.write(held, found)
             progress.update(len(held))
             texts_done, entities_found = texts_done + len(held), entities_found + sum(map(len, found))
             characters_replaced += sum(document.replaced for document in held)
@@ -239,7 +288,10 @@ def main(argv: Sequence[str]) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """The command: `main`, with its exit code."""
-    return run_command(main, argv, resume="--resume")
+    given = dict(pairwise(argv))
+    output = given.get("--output", "-")
+    form = given.get("--format", FORMATS.get(unpacked_suffix(Path(output))))
+    return run_command(main, argv, resume="--resume" if output != "-" and form in RESUMABLE else "")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import speed
 from common import ROOT
 from datasets import Dataset
 from speed import BARS, CHECKS, Setting, bars, joined, recut
+from transformers import AutoConfig
 
+from glode.corpora.labels import label_names
 from glode.corpora.reading import load_corpus
 from glode.features.windows import gold_entities
+from modeling_glode import GlodeConfig, GlodeModel
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,31 @@ def test_bars_are_read_from_rows(capsys):
     assert not speed.print_bars(bars(texts))
     said = capsys.readouterr().out
     assert "MISSED step / encoder, 200,000 stored, L 8: 1.2 (<= 1.1)" in said and "met    recall" in said
+
+
+def test_the_command_of_a_step(backbone, tokenizer, sentences, one_thread, tmp_path, monkeypatch, capsys):
+    kept = {}
+    monkeypatch.setattr(speed, "write_rows", lambda name, rows: kept.update({name: rows}))
+    monkeypatch.setattr(speed, "read_rows", lambda name: [{"run": "quick bf16"}, {"run": "sweep"}])
+    small = Setting(500, batch=2), Setting(600, length=4, batch=2, spread=0.6, blur=0.25)
+    monkeypatch.setattr(speed, "BARS", small)
+    monkeypatch.setattr(
+        speed, "CHECKS", (("recall", "recall", small[0], ">=", 0.95), ("step", "step / encoder", small[0], "<=", 9))
+    )
+    monkeypatch.setattr(speed, "REAL_VECTORS", 300)
+    monkeypatch.setattr(speed.os, "cpu_count", lambda: 1)
+    names = dict(enumerate(label_names(sentences)))
+    config = GlodeConfig(AutoConfig.from_pretrained(backbone), max_span_length=16, max_tokens=60, id2label=names)
+    GlodeModel.from_encoder(str(backbone), config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert speed.main(["--quick", "--bf16", "--source_model", str(tmp_path), "--repeats", "2"]) in (0, 1)
+    old, first, second = kept["speed"]
+    assert old == {"run": "sweep"} and {first["run"], second["run"]} == {"quick bf16"}
+    assert first["step in fp32 / step"] > 0 and first["step / encoder"] > 0 and "step / encoder" not in second
+    assert "recall: 1 (>= 0.95)" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--quick", "--corpora", str(tmp_path), "--pair", "wikiann-en-ru"])
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--pair", "ru"])
+    said = capsys.readouterr().err
+    assert "wikiann/en/train.iob2: no such file. Give the directory" in said and "not CORPUS-SOURCE-TARGET" in said

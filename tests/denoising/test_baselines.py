@@ -1,4 +1,4 @@
-"""Protects the baselines and the contrastive loss: each equals its paper's formula written as loops over plain lists, and each
+"""Protects the baselines: each equals its paper's formula written as loops over plain lists, and each
 trains through the same Trainer, with what it promises about labels, projection and language model."""
 
 import math
@@ -7,13 +7,20 @@ import random
 import pytest
 import torch
 from datasets import Dataset
+from support.settings import settings
 from test_trainer import LABELS, arguments, fresh_model, soft_labels
 from torch.nn import functional as F
 
-from glode.denoising.baselines import BASELINES, ConfidentSelfTraining, NearestPrototype, NeighbourConsistency, consistency_weight
+from glode.denoising.baselines import (
+    BASELINES,
+    ConfidentSelfTraining,
+    NearestPrototype,
+    NeighborConsistency,
+    consistency_weight,
+    denoiser_class,
+)
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.features.windows import build_features
-from glode.training.losses import supervised_contrastive
 from trainer_glode import GlodeTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,35 +28,8 @@ SEEDS = range(5)
 TYPES, SIZE = 4, 6
 
 
-def unit(*shape: int) -> torch.Tensor:
-    return F.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_contrastive_loss_is_khosla_equation_2(seed):
-    torch.manual_seed(seed)
-    vectors, types = unit(9, SIZE), torch.tensor([0, 0, 1, 1, 1, 2, 2, 0, 3])
-    total, anchors = 0.0, 0
-    for i in range(9):
-        others = [a for a in range(9) if a != i]
-        positives = [p for p in others if types[p] == types[i]]
-        if positives:
-            below = sum(math.exp(float(vectors[i] @ vectors[a]) / 0.07) for a in others)
-            logs = [math.log(math.exp(float(vectors[i] @ vectors[p]) / 0.07) / below) for p in positives]
-            total, anchors = total - sum(logs) / len(logs), anchors + 1
-    assert float(supervised_contrastive(vectors, types)) == pytest.approx(total / anchors, abs=1e-9)
-
-
-def test_contrastive_loss_without_pairs_is_zero_with_a_gradient():
-    for number in (0, 1, 3):
-        vectors = unit(number, SIZE).requires_grad_()
-        loss = supervised_contrastive(vectors, torch.arange(number))
-        loss.backward()
-        assert loss == 0 and (vectors.grad == 0).all()
-
-
 def denoiser(name: str, **options):
-    return BASELINES[name](PseudoLabels([3, 3], 2, TYPES), SIZE, denoising=name, **options)
+    return denoiser_class(name)(PseudoLabels([3, 3], 2, TYPES), settings(denoising=name, **options), SIZE)
 
 
 def test_hard_labels_and_confidence():
@@ -96,15 +76,17 @@ def test_colada_weighs_by_the_labels_of_the_nearest_target_spans():
     """Two epochs over one source and two target windows of 3 words, all spans kept, against a brute-force search."""
     torch.manual_seed(3)
     neighbors = 4
-    chosen = denoiser("colada", neighbors=neighbors, outside_share=1.1)
-    assert isinstance(chosen, NeighbourConsistency)
+    chosen = denoiser("colada", num_neighbors=neighbors, datastore_outside_share=1.1)
+    assert isinstance(chosen, NeighborConsistency)
     labels = chosen.pseudo_labels
     labels.probabilities = (3 * torch.randn(6, 2, TYPES)).softmax(-1)
     before = labels.probabilities.clone()
     span_mask = torch.tensor([[1, 1], [1, 1], [1, 0]], dtype=torch.bool).expand(3, 3, 2)
     batch = {
         "labels": torch.randint(TYPES, (3, 3, 2)),
-        "window": torch.tensor([-1, 0, 1]),
+        "is_target": torch.tensor([False, True, True]),
+        "window": torch.tensor([0, 0, 1]),
+        "key": torch.tensor([-1, 0, 1]),
         "own_start": torch.zeros(3, dtype=torch.long),
         "span_mask": span_mask,
     }

@@ -68,6 +68,9 @@ def test_one_two_and_three_processes_agree(backbone, tmp_path):
         assert_near(states[1], states[processes])
         for name in ("eval_precision", "eval_recall", "eval_f1"):
             assert scores[1][name] == pytest.approx(scores[processes][name], abs=0.1)
+        logged = [torch.tensor(scores[number]["losses"]) for number in (1, processes)]  # those of all processes
+        assert len(logged[0]) > 3
+        torch.testing.assert_close(*logged, rtol=1e-4, atol=1e-6)
     checkpoint = sorted((tmp_path / "2").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
     names = ("pseudo_labels.probabilities", "prototypes.vectors", "thresholds.local.values", "datastore.vectors")
     print(f"\n| processes | {' | '.join(names)} | F1 |\n|---|---|---|---|---|---|")

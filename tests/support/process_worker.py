@@ -63,6 +63,7 @@ def main(
         save_total_limit=9,
         eval_strategy="no",
         load_best_model_at_end=False,
+        logging_steps=3,
         use_cpu=True,
         disable_tqdm=True,
         center_vectors=True,
@@ -90,6 +91,8 @@ def main(
         {name: tensor.contiguous() for name, tensor in state.items()}, f"{output}/rank{arguments.process_index}.safetensors"
     )
     if arguments.process_index == 0:
+        parts = ("source_loss", "target_loss", "mlm_loss")
+        scores["losses"] = [[entry[name] for name in parts] for entry in trainer.state.log_history if "loss" in entry]
         scores["changed"] = float((labels.probabilities - before).abs().max())
         Path(output, "scores.json").write_text(json.dumps(scores))
     del trainer
