@@ -84,20 +84,12 @@ class GlodeTrainer(Trainer):
         if not denoises and not self.mlm:
             target = None
         self._choose_what_learns(model, args, denoises)
-        collator = GlodeCollator(
-            processing_class,
-            model.config.max_span_length,
-            mlm_probability=args.mlm_probability if self.mlm else 0.0,
-            keep_target=denoises,
-            seed=args.seed,
-            first_position=speed_up(model),
-        )
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         super().__init__(
             model=model,
             args=args,
             processing_class=processing_class,
-            data_collator=collator,
+            data_collator=self._make_collator(model, args, processing_class, denoises),
             train_dataset=TwoStreams(source, target) if source is not None else None,
             eval_dataset=TwoStreams(dev, None) if dev is not None else None,
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
@@ -120,6 +112,16 @@ class GlodeTrainer(Trainer):
         model.mlm_head.requires_grad_(self.mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
+
+    def _make_collator(self, model: GlodeModel, args: GlodeTrainingArguments, tokenizer, denoises: bool) -> GlodeCollator:
+        return GlodeCollator(
+            tokenizer,
+            model.config.max_span_length,
+            mlm_probability=args.mlm_probability if self.mlm else 0.0,
+            keep_target=denoises,
+            seed=args.seed,
+            first_position=speed_up(model),
+        )
 
     def _prepare_denoising(
         self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None

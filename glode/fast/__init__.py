@@ -1,2 +1,2 @@
-"""Speed alone: packed rows, cheap dropout, a processor switch. Nobody has to read this room first; without it, everything is
-computed the same and takes longer."""
+"""Speed alone: packed rows, cheap dropout, a processor switch. Nobody has to read this room first: without it,
+training does the same and takes longer."""

@@ -1,4 +1,4 @@
-"""A batch as one row of tokens, so that an encoder spends nothing on padding; dropout and products that cost less on a CPU.
+"""A batch as one row of tokens, so that an encoder spends nothing on padding.
 
 Rows of different length are joined to a packed row; linear layers, norms and dropout work on the tokens that there are. Attention
 alone takes the rows apart again, and what follows it in the last layer works on the tokens that are read alone. Only training and

@@ -1,1 +1,1 @@
-"""What the Trainer is made of: arguments, losses, callbacks, checkpoints."""
+"""What the Trainer is made of: arguments, losses, callbacks, checkpoints, the report of pseudo labels."""

@@ -1,6 +1,5 @@
 """Protects packed batches: scores, losses and gradients are those of padded rows for every kind of encoder that reads them, also
-across a sliding window; others stay padded; dropout drops what it should; faster products are as exact; and a saved model knows
-nothing of it."""
+across a sliding window; others stay padded; a saved model knows nothing of it."""
 
 import json
 
@@ -10,9 +9,8 @@ from datasets import Dataset
 from support.world import tiny_encoder_config
 from torch import Tensor, nn
 
-from glode.fast.dropout import Dropout, keep_mask, replace_dropout
+from glode.fast.dropout import replace_dropout
 from glode.fast.packing import ATTENTION, pack_encoder, packed_attention
-from glode.fast.products import faster_products
 from glode.features.collator import GlodeCollator
 from glode.features.streams import TwoStreams
 from glode.features.windows import build_features
@@ -161,75 +159,3 @@ def test_a_saved_model_knows_nothing_of_packing(tokenizer, streams: TwoStreams, 
     batch = GlodeCollator(tokenizer, 2, mlm_probability=0.5)(streams.__getitems__([0, 4, 23]))
     for before, after in zip(results(model, batch), results(loaded.eval(), batch), strict=True):
         torch.testing.assert_close(after, before)
-
-
-@pytest.mark.parametrize("dropped", [0.1, 0.5, 0.001])
-def test_dropout_drops_its_share_and_keeps_the_mean(dropped: float):
-    torch.manual_seed(0)
-    kept = keep_mask(torch.empty(1001, 999), dropped)
-    share, number = (kept == 0).double(), kept.numel()
-    assert abs(share.mean().item() - dropped) < 5 * (dropped / number) ** 0.5
-    assert abs(kept.double().mean().item() - 1) < 5 * (dropped / number) ** 0.5 / (1 - dropped)
-    assert len(kept.unique()) == 2
-    flat = share.flatten() - dropped
-    for apart in (*range(1, 9), 999, 1024):  # eight numbers come of one draw, and of 1,024 one has the same threshold
-        together = (flat[apart:] * flat[:-apart]).mean().item()
-        assert abs(together) < 5 * dropped * (1 - dropped) / number**0.5
-    torch.manual_seed(0)
-    assert torch.equal(keep_mask(torch.empty(1001, 999), dropped), kept)
-
-
-def test_dropout_of_nearly_all_and_in_half_precision():
-    kept = keep_mask(torch.empty(10, 7, dtype=torch.bfloat16), 1 - 1e-9)
-    assert kept.dtype == torch.bfloat16 and kept.isfinite().all() and (kept == 0).float().mean() > 0.9
-
-
-def test_every_dropout_is_replaced_and_rests_in_evaluation():
-    model = nn.Sequential(nn.Dropout(0.3), nn.ModuleList([nn.Linear(2, 2), nn.Dropout(0.0)]))
-    replace_dropout(model.eval())
-    places = [module for module in model.modules() if isinstance(module, nn.Dropout)]
-    assert [type(module) for module in places] == [Dropout, Dropout] and [module.p for module in places] == [0.3, 0.0]
-    ones = torch.ones(50, 50)
-    assert all(torch.equal(module(ones), ones) for module in places)
-    dropped, untouched = (module(ones) for module in (module.train() for module in places))
-    assert 0.2 < (dropped == 0).float().mean() < 0.4 and torch.equal(untouched, ones)
-    gradient = torch.ones(50, 50, requires_grad=True)
-    dropped = places[0](gradient)
-    dropped.sum().backward()
-    assert torch.equal(gradient.grad, dropped.detach())
-
-
-def test_faster_products_are_in_full_precision():
-    """On this processor, whichever it is; bf16 would err by a hundredth."""
-    rows, weights = torch.randn(1100, 384), torch.randn(1536, 384)
-    gradients = torch.randn(1100, 1536)
-    pairs = [(rows, weights.T), (gradients, weights), (gradients.T, rows)]
-    with faster_products():
-        products = [first @ second for first, second in pairs]
-    for (first, second), product in zip(pairs, products, strict=True):
-        exact = first.double() @ second.double()
-        assert ((product - exact).norm() / exact.norm()).item() < 1e-6
-
-
-AMD = {"cpu_name": "AMD EPYC 9R14", "avx512_bw": True, "amx_tile": False}
-
-
-@pytest.mark.parametrize(
-    "processor, allowed",
-    [
-        (AMD, True),
-        (AMD | {"amx_tile": True}, False),
-        (AMD | {"avx512_bw": False}, False),
-        (AMD | {"cpu_name": "Intel(R) Xeon(R)"}, False),
-        ({}, False),
-    ],
-)
-def test_onednn_is_asked_where_it_stays_in_full_precision(processor: dict, allowed: bool, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    with pytest.raises(KeyboardInterrupt), faster_products():
-        assert matmul.fp32_precision == ("bf16" if allowed else before)
-        raise KeyboardInterrupt
-    assert matmul.fp32_precision == before
