@@ -101,6 +101,9 @@ def test_the_same_scores_as_the_command_line(options: dict, files: dict, tmp_pat
     assert scores(lists.metrics) == scores(expected)
     assert json.loads((lists.output_dir / "metrics.json").read_text(encoding="utf-8")) == json.loads(json.dumps(lists.metrics))
 
+    again = train(**options, **given, resume_from_checkpoint="auto")
+    assert scores(again.metrics) == scores(expected) and again.metrics["cost"] == lists.metrics["cost"]  # nothing was trained
+
     text = TEXTS[0]
     found = lists.model.predict(text, lists.tokenizer)
     assert all(text[entity["start"] : entity["end"]] == entity["word"] for entity in found)

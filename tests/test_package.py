@@ -76,8 +76,9 @@ def test_what_the_wheel_says_of_itself(wheel: Path):
         assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
     assert "\nRequires-Python: >=3.11\n" in metadata and "\nLicense-Expression: Apache-2.0\n" in metadata
     extras = {line.removeprefix("Provides-Extra: ") for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
-    assert extras == {"app", "onnx", "gpu", "dev"}
-    assert points.split() == ["[console_scripts]", "glode", "=", "glode.command:main"]
+    assert extras == PROJECT["optional-dependencies"].keys() >= {"app", "onnx", "gpu", "spacy", "dev"}
+    assert "[console_scripts]\nglode = glode.command:main\n" in points
+    assert "[spacy_factories]\nglode = glode.serving.spacy_component:create\n" in f"{points}\n"
 
 
 @pytest.mark.slow
@@ -164,12 +165,11 @@ def test_requirements_files_and_extras_agree():
 def test_what_the_code_imports_is_asked_for():
     """Each package that the product imports belongs to the install, to an extra, or to an InputError that names it."""
     imported = {name for module in modules() for name in imported_by(module)} - set(sys.stdlib_module_names)
-    extras = PROJECT["optional-dependencies"]
-    asked = requirements(*PROJECT["dependencies"], *extras["app"], *extras["onnx"])
-    packages = {name.replace("-", "_").lower() for name in asked} | {"backports", "compression", "faiss", "yaml"}
+    extras = (entry for extra, entries in PROJECT["optional-dependencies"].items() if extra != "dev" for entry in entries)
+    packages = {name.replace("-", "_").lower() for name in requirements(*PROJECT["dependencies"], *extras)}
+    modules_of_others = {"backports", "compression", "faiss", "yaml"}  # named otherwise than their packages, or Python's own
     come_along = {"numpy", "pyarrow", "tokenizers", "tqdm"}  # of transformers and datasets
-    on_request = {"spacy"}  # for a user who has such files
-    assert imported - {name for name in imported if name in modules()} <= packages | come_along | on_request
+    assert imported - modules().keys() <= packages | modules_of_others | come_along
 
 
 # ------------------------------------------------------------------------------------------------------------- imports
