@@ -213,6 +213,9 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
         len(columns) > 1 and _ends_in_tag(columns) for columns in sample if not columns[0].startswith(("#", "-DOCSTART-"))
     )
     counted = sum(not columns[0].startswith(("#", "-DOCSTART-")) for columns in sample)
+    words = [word for columns in sample for word in columns]
+    if 2 * sum(map(bool, map(_ATTACHED.fullmatch, words))) > len(words):
+        raise InputError(f"{path}: words with their tags attached, as in {words[0]!r}. Write a word and its tag a line.")
     if counted and 0.5 < tagged / counted < 0.9:
         raise InputError(
             f"{path}: {tagged} of its first {counted} lines end in a tag such as O or B-PER. Name it .conll if it has columns, "
@@ -226,6 +229,7 @@ def _ends_in_tag(columns: list[str]) -> bool:
     return last == "O" or (last == "o" and len(columns) < 5) or last in COMMON_TYPES or bool(_TAG.fullmatch(last))
 
 
+_ATTACHED = re.compile(r".+[/|](O|[BIESLUM]-[A-Za-z].*)")  # Lena/B-PER lebt/O
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 
