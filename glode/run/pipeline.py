@@ -111,7 +111,7 @@ class Run(Preparation):
             self.source_stage()
         trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
         self.metrics["target_model"] = self._scores(trainer)
-        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost") if name in before}
+        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost", "epochs") if name in before}
         return trainer
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
@@ -191,6 +191,7 @@ class Run(Preparation):
             if checkpoint:
                 console.print(f"goes on from {checkpoint}")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        self.metrics["epochs"][stage] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
 
