@@ -25,6 +25,7 @@ from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
 
@@ -62,6 +63,7 @@ class Run(Preparation):
         """Train the source model, or take the one that is there; its scores."""
         watch = Stopwatch()
         if directory := self.run.source_model or finished_part(self.training, "source_model"):
+            self._say("source", f"{directory} is there already, and is not trained again")
             trainer = self.trainer(self._load_source_model(Path(directory)), "source")
         else:
             self.heading("stage 1: source model")
@@ -80,8 +82,10 @@ class Run(Preparation):
         """The source model's soft labels of the target text, or those that are there."""
         watch = Stopwatch()
         if path := self.run.pseudo_labels or finished_part(self.training, "pseudo_labels.safetensors"):
+            self._say("labels", f"{path} is there already")
             labels = self._read_pseudo_labels(Path(path), trainer)
         else:
+            self._say("labels", f"the source model labels {len(self.corpora.target)} sentences")
             labels = trainer.assign_pseudo_labels(self.target)
             if self.main:
                 state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
@@ -163,7 +167,7 @@ class Run(Preparation):
             output_dir=str(directory), num_train_epochs=epochs, push_to_hub=pushes, hub_model_id=self.repository
         )
         references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
-        return GlodeTrainer(
+        trainer = GlodeTrainer(
             model,
             arguments,
             self.tokenizer,
@@ -175,6 +179,8 @@ class Run(Preparation):
             target_references=references,
             languages=self.corpora.by_language("target"),
         )
+        watch(trainer, f"{stage} model")
+        return trainer
 
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)

@@ -142,6 +142,10 @@ class Preparation:
             say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
         return shares
 
+    def _say(self, name: str, text: str) -> None:
+        if self.main:
+            say(name, text)
+
     def heading(self, text: str) -> None:
         """A line across the terminal."""
         if self.main:
