@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Self
 
 from glode.corpora.words import split_words
 from glode.errors import InputError
-from glode.serving.records import Document, pack, to_record
+from glode.serving.documents import Document
+from glode.serving.records import pack, to_record
 
 
 class Writer:

@@ -16,8 +16,8 @@ from support.entities import places
 from glode.corpora.reading import read_corpus
 from glode.errors import InputError
 from glode.serving import tag as tag_file
+from glode.serving.documents import Document
 from glode.serving.formats import BratWriter, LabelStudioWriter, spacy_tokens
-from glode.serving.records import Document
 
 TEXTS = [
     "Anna Berg lives in New York .",
