@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, are_progress_bars_disabled
 from datasets import Sequence as SequenceFeature
 from support.world import FRAMES, PEOPLE, PLACES, make_sentence
+from transformers.utils import logging
 
 import run_crossner
 from glode import InputError, train
@@ -137,7 +138,11 @@ def test_several_languages(options: dict, tmp_path: Path):
     path.write_text("Ida vive en Bern.\nLea Stein voló a Kiel.\n", encoding="utf-8")
     options |= {"target_lang": ["de", "es"], "stage": "source", "source_num_train_epochs": 1}
     target = {"de": DatasetDict(train=dataset(TEST), test=dataset(DEV)), "es": path}
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
     result = train(**options, source_train=TRAIN, target_unlabeled=target)
+    assert (
+        (logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()) == before == (30, True, False)
+    )
     assert result.output_dir == tmp_path / "python" / "source_model"
     assert {"dev", "test"} <= result.metrics["source_model"].keys()
     assert {name for name in result.metrics["corpora"] if name.startswith("target")} == {
