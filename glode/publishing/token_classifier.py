@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from glode.corpora.schemes import decode_tags
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 from glode.metrics import entity_scores
 from glode.training.optimizer import give_head_its_rate
 from glode.training.progress import watch

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, set_seed
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
-from glode.features.windows import gold_entities, list_lengths, reachable_entities
+from glode.features.columns import list_lengths
+from glode.features.reach import gold_entities, reachable_entities
 from glode.files import write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code

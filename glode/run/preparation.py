@@ -8,7 +8,8 @@ from typing import Any
 from datasets import Dataset
 
 from glode.corpora.labels import label_names
-from glode.features.windows import build_features, choose_span_length, unreachable_share
+from glode.features.reach import choose_span_length, unreachable_share
+from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import check_dev, load_corpora, restrict_to

@@ -13,7 +13,7 @@ from glode.corpora.hub import load_hub_corpus
 from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import CORPUS
 from glode.errors import InputError
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
