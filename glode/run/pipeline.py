@@ -150,7 +150,9 @@ class Run(Preparation):
     def report(self) -> None:
         """The results as metrics.json and as tables on the terminal."""
         if self.main:
-            path = write_metrics(self.metrics, self.output)
+            scored = self.run.stage == "source" and self.run.source_model and (self.output / "metrics.json").exists()
+            # Scores of a model that was there already do not take the place of those of the run that trained it.
+            path = write_metrics(self.metrics, self.output, "scores.json" if scored else "metrics.json")
             show_results(self.metrics, self.data)
             say("model", str(self.model_directory))
             say("results", str(path))

@@ -81,9 +81,9 @@ def show_corpora(summaries: Mapping[str, dict]) -> None:
             say("noted", f"{name}: {count} {note}")
 
 
-def write_metrics(metrics: Mapping, output: Path) -> Path:
+def write_metrics(metrics: Mapping, output: Path, name: str = "metrics.json") -> Path:
     """metrics.json, whole or not at all."""
-    path = output / "metrics.json"
+    path = output / name
     with write_whole(path) as partial:
         partial.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
