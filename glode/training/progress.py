@@ -1,5 +1,6 @@
 """What a stage shows while it trains: one bar with the loss and the development F1, or a line an evaluation."""
 
+import shutil
 import sys
 
 from tqdm.auto import tqdm
@@ -38,7 +39,8 @@ class StageProgress(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._shown = {}
         if self.shows_bar and state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", dynamic_ncols=True)
+            columns = shutil.get_terminal_size().columns
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", ncols=columns)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self._bar is not None:
