@@ -28,6 +28,7 @@ from glode.run.machine import use_all_cores
 from glode.run.pipeline import Run
 from glode.run.publishing import finish
 from glode.run.resuming import remove_checkpoints
+from glode.run.terminal import quieten
 from glode.training.arguments import GlodeTrainingArguments
 
 
@@ -57,6 +58,7 @@ def carry_out(
     if token := training.hub_token:
         os.environ["HF_TOKEN"] = token  # where huggingface_hub looks, and no file of the run
         training.hub_token = None
+    quieten(training.log_level)
     use_all_cores()
     run = Run(data, model, training, options, memory)  # reads and checks the corpora and the backbone, and tokenises
     with faster_products():

@@ -44,7 +44,8 @@ import trainer_glode
 from glode.corpora.labels import label_names
 from glode.corpora.reading import load_corpus
 from glode.denoising.denoiser import Denoiser
-from glode.features.windows import build_features, gold_entities
+from glode.features.reach import gold_entities
+from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig, GlodeModel

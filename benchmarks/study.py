@@ -33,7 +33,7 @@ from transformers import AutoTokenizer
 sys.path.insert(0, str(ROOT))
 
 from glode.corpora.reading import load_corpus
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 from glode.metrics import of_known_types
 from modeling_glode import GlodeModel
 

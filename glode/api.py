@@ -20,8 +20,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import DatasetDict, are_progress_bars_disabled, enable_progress_bars
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments, parse_arguments
@@ -90,9 +91,25 @@ def train(
     memory: dict[str, Any] = {}
     corpora = {option: list(_names(option, data, memory)) for option, data in {**source, **target}.items()}
     languages = target_lang if isinstance(target_lang, str) else ",".join(target_lang)
-    directory, metrics = carry_out(*_parse({"target_lang": languages, **corpora, **options}), memory)
+    arguments = _parse({"target_lang": languages, **corpora, **options})
+    with _terminal_as_it_was():
+        directory, metrics = carry_out(*arguments, memory)
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
     return TrainResult(GlodeModel.from_pretrained(directory), tokenizer, metrics, directory)
+
+
+@contextlib.contextmanager
+def _terminal_as_it_was() -> Iterator[None]:
+    """A run silences libraries; after it they speak as before."""
+    verbosity, bars, data_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if data_bars:
+            enable_progress_bars()
 
 
 def _spread(corpora: dict[str, Any], splits: dict[str, str]) -> dict[str, Any]:

@@ -3,13 +3,15 @@ is one exception that says what to do."""
 
 import json
 from collections.abc import Sequence
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, are_progress_bars_disabled, enable_progress_bars
 from datasets import Sequence as SequenceFeature
 from support.world import FRAMES, PEOPLE, PLACES, make_sentence
+from transformers.utils import logging
 
 import run_crossner
 from glode import InputError, train
@@ -100,6 +102,9 @@ def test_the_same_scores_as_the_command_line(options: dict, files: dict, tmp_pat
     assert scores(lists.metrics) == scores(expected)
     assert json.loads((lists.output_dir / "metrics.json").read_text(encoding="utf-8")) == json.loads(json.dumps(lists.metrics))
 
+    again = train(**options, **given, resume_from_checkpoint="auto")
+    assert scores(again.metrics) == scores(expected) and again.metrics["cost"] == lists.metrics["cost"]  # nothing was trained
+
     text = TEXTS[0]
     found = lists.model.predict(text, lists.tokenizer)
     assert all(text[entity["start"] : entity["end"]] == entity["word"] for entity in found)
@@ -133,7 +138,12 @@ def test_several_languages(options: dict, tmp_path: Path):
     path.write_text("Ida vive en Bern.\nLea Stein voló a Kiel.\n", encoding="utf-8")
     options |= {"target_lang": ["de", "es"], "stage": "source", "source_num_train_epochs": 1}
     target = {"de": DatasetDict(train=dataset(TEST), test=dataset(DEV)), "es": path}
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+    enable_progress_bars()
     result = train(**options, source_train=TRAIN, target_unlabeled=target)
+    assert logging.get_verbosity() == WARNING  # libraries speak as before
+    assert logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
     assert result.output_dir == tmp_path / "python" / "source_model"
     assert {"dev", "test"} <= result.metrics["source_model"].keys()
     assert {name for name in result.metrics["corpora"] if name.startswith("target")} == {

@@ -43,6 +43,7 @@ TRAVELLERS = {
 }
 HEAVY = {"accelerate", "safetensors", "torch", "transformers"}
 LINES_AT_MOST = {"run_crossner": 350, "trainer_glode": 350}
+LINES_OF_A_FUNCTION = 50  # without its docstring
 
 
 @cache
@@ -141,6 +142,16 @@ def test_light_rooms_import_nothing_heavy(module: str):
 def test_files_that_are_read_at_one_sitting(module: str):
     lines = modules()[module].read_text(encoding="utf-8").count("\n")
     assert lines <= LINES_AT_MOST[module]
+
+
+def test_functions_are_short():
+    long = {}
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                told = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+                long[f"{module}.{node.name}"] = node.end_lineno - node.lineno + 1 - told
+    assert not {name: lines for name, lines in long.items() if lines > LINES_OF_A_FUNCTION}
 
 
 def test_the_check_sees_what_it_is_for(monkeypatch, tmp_path: Path):

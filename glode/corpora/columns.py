@@ -15,6 +15,9 @@ from glode.corpora.tags import CHUNK_TYPES, COMMON_TYPES, MOST_TAGS, NoTags, int
 from glode.errors import InputError
 
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
+_PREFIXES = frozenset("BIESLUM")
+_PARTED = re.compile(r". -\w.*|.- \w.*")  # B -PER, B- PER
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][a-z]+)?:(?=.)")  # PAN-X has it before each word
 _SAMPLE = 1000  # lines that show what separates the columns
 
 COLUMN_SUFFIXES = frozenset({
@@ -47,7 +50,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def read_columns(path: Path, options: ReadingOptions, labelled: bool = True) -> Iterator[Raw]:
+def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, layout: Layout | None = None) -> Iterator[Raw]:
     """One word a line, the word in the first column, its tag in the last; a blank line between sentences.
 
     - Tabs separate the columns of a line that has one, else blanks; a file may mix them. All lines have as many columns as the
@@ -62,7 +65,7 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True) -> 
     Raises:
         InputError: a line has other columns than the first, or which column is which cannot be told.
     """
-    layout = find_layout(path, options, labelled)
+    layout = layout or find_layout(path, options, labelled)
     raw, sentence = Raw(0, [], [], []), None
     for number, columns, replaced in _rows(path, options):
         if not columns or columns[0] == "-DOCSTART-":
@@ -85,8 +88,10 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True) -> 
             if raw.words:
                 yield raw
                 raw = Raw(0, [], [], [])
-        raw.notes.update(layout.notes)
-        raw.notes["broken characters replaced"] += replaced
+        for note in layout.notes:
+            raw.notes[note] += 1
+        if replaced:
+            raw.notes["broken characters replaced"] += replaced
         raw.place = raw.place or number
         _add_word(raw, columns, layout, number)
         if len(raw.words) > LONGEST_SENTENCE:
@@ -105,7 +110,7 @@ def _add_word(raw: Raw, columns: list[str], layout: Layout, number: int) -> None
     if layout.key is not None:
         named = re.search(rf"(?:^|\|){re.escape(layout.key)}=([^|]+)", tag)
         tag = named[1] if named else "O" if tag in ("_", "") or "=" in tag else tag
-    assert isinstance(raw.tags, list) and isinstance(raw.lines, list)
+    raw.tags = raw.tags or []
     raw.tags.append(tag)
     raw.lines.append(number)
 
@@ -166,11 +171,13 @@ def _split(line: str, mixed: bool) -> list[str]:
     """The columns of a line, none of a blank one. Other white space (no-break, ideographic) may be part of a word."""
     if not line.strip():
         return []
-    if "\t" in line and not mixed:
-        return line.split("\t")
-    columns = [column for column in re.split("[ \t]+", line) if column]
-    if len(columns) > 2 and re.fullmatch(r"[BIESLUM] -\w.*|[BIESLUM]- \w.*", " ".join(columns[-2:])):
-        columns[-2:] = ["".join(columns[-2:])]  # B -PER
+    if "\t" in line:
+        if not mixed:
+            return line.split("\t")
+        line = line.replace("\t", " ")
+    columns = [column for column in line.split(" ") if column]
+    if len(columns) > 2 and columns[-2].rstrip("-") in _PREFIXES and _PARTED.fullmatch(f"{columns[-2]} {columns[-1]}"):
+        columns[-2:] = ["".join(columns[-2:])]
     return columns
 
 
@@ -206,6 +213,9 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
         len(columns) > 1 and _ends_in_tag(columns) for columns in sample if not columns[0].startswith(("#", "-DOCSTART-"))
     )
     counted = sum(not columns[0].startswith(("#", "-DOCSTART-")) for columns in sample)
+    words = [word for columns in sample for word in columns]
+    if 2 * sum(map(bool, map(_ATTACHED.fullmatch, words))) > len(words):
+        raise InputError(f"{path}: words with their tags attached, as in {words[0]!r}. Write a word and its tag a line.")
     if counted and 0.5 < tagged / counted < 0.9:
         raise InputError(
             f"{path}: {tagged} of its first {counted} lines end in a tag such as O or B-PER. Name it .conll if it has columns, "
@@ -219,6 +229,7 @@ def _ends_in_tag(columns: list[str]) -> bool:
     return last == "O" or (last == "o" and len(columns) < 5) or last in COMMON_TYPES or bool(_TAG.fullmatch(last))
 
 
+_ATTACHED = re.compile(r".+[/|](O|[BIESLUM]-[A-Za-z].*)")  # Lena/B-PER lebt/O
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 
@@ -291,7 +302,7 @@ def _survey(path: Path, options: ReadingOptions) -> Survey:
             if names := _names(columns, options):
                 survey.names, survey.header = names, number
                 continue
-        if len(columns) == survey.width:
+        if len(columns) == len(survey.values):
             survey.words += 1
             index.add(columns[0].strip())
             _look_at(survey, columns)
@@ -301,13 +312,15 @@ def _survey(path: Path, options: ReadingOptions) -> Survey:
 
 def _look_at(survey: Survey, columns: list[str]) -> None:
     """Add a line to what its columns show."""
-    for column, text in enumerate(map(str.strip, columns)):
+    for column, text in enumerate(columns):
+        text = text.strip()
         counter = survey.values[column]
         if text in counter or len(counter) <= MOST_TAGS:
             counter[text] += 1
-        survey.digits[column] &= text.isdecimal()
+        if survey.digits[column] and not text.isdecimal():
+            survey.digits[column] = False
         if survey.languages[column] != "":
-            match = re.match(r"[a-z]{2,3}(?:[-_][a-z]+)?:(?=.)", text)
+            match = _LANGUAGE.match(text)
             found = match[0] if match else ""
             survey.languages[column] = found if survey.languages[column] in (None, found) else ""
     if survey.width == 10:

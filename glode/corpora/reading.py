@@ -8,6 +8,7 @@ sentence so that it could be read, such as "2 tags out of place"), which `summar
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
 from glode.corpora.brat import is_brat, parts_of, read_brat
-from glode.corpora.columns import COLUMN_SUFFIXES, looks_like_columns, read_columns
+from glode.corpora.columns import COLUMN_SUFFIXES, find_layout, looks_like_columns, read_columns
 from glode.corpora.files import find_encoding, unpacked_suffix
 from glode.corpora.options import ReadingOptions
 from glode.corpora.records import has_json_lines, read_json
@@ -57,7 +58,7 @@ def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
     if suffix in (".txt", ".text") and not labelled and not looks_like_columns(path, options):
         return Form("text", "line", read_plain)
     if suffix in COLUMN_SUFFIXES:
-        return Form("columns", "line", read_columns)
+        return Form("columns", "line", partial(read_columns, layout=find_layout(path, options, labelled)))
     advice = _ADVICE.get(suffix, "the format follows from the name, and this one names none that is read.")
     raise InputError(
         f"{path}: {advice} Rename or convert it: .conll, .tsv, .csv (a word and its tag a line), .jsonl (records), .txt (plain "

@@ -193,7 +193,9 @@ def _text_of(record: dict, spans: object, where: str, options: ReadingOptions) -
     strings = {key: value for key, value in record.items() if isinstance(value, str) and key not in _NO_TEXT}
     if options.text_field:
         if options.text_field not in strings:
-            raise InputError(f"{where}: no text under {options.text_field!r} (--text_field), but {sorted(strings)}.")
+            raise InputError(
+                f"{where}: no text under {options.text_field!r} (--text_field), its strings are under {sorted(strings)}."
+            )
         return strings[options.text_field]
     if "text" in strings or spans is None:
         return strings.get("text")

@@ -1,7 +1,6 @@
 """What a sentence of a corpus is: as a file has it, and as a row of a data set."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from datasets import Features, Value
@@ -15,8 +14,8 @@ class Raw:
 
     place: int
     words: list[str]
-    tags: Sequence[str | None] | None = None
-    lines: Sequence[int] = ()
+    tags: list[str | None] | None = None
+    lines: list[int] = field(default_factory=list)
     entities: list[tuple[int, int, str]] | None = None
     notes: Counter[str] = field(default_factory=Counter)
 

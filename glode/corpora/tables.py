@@ -45,7 +45,7 @@ def read_rows(rows: Iterable[dict], features: Features | None, source: str, opti
         name: item.names for name, f in (features or {}).items() if isinstance(item := getattr(f, "feature", None), ClassLabel)
     }
     if names := next((classes[key] for key in keys(options.tag_column, TAG_KEYS) if key in classes), None):
-        yield Raw(1, [], names, [1] * len(names))  # what a tag means depends on all that there are, in whatever part
+        yield Raw(1, [], [*names], [1] * len(names))  # what a tag means depends on all that there are, in whatever part
     for number, row in enumerate(rows, 1):
         where = f"{source}, row {number}"
         named = {

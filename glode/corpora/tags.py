@@ -1,6 +1,7 @@
 """The tags of a corpus, as people write them (B-PER, B_PER, PER-B, b-per, PER; O, o, -), -> those of a label scheme."""
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -90,15 +91,19 @@ def read_tags(census: TagCensus, source: str, unit: str, scheme: str | None = No
     if len(census.first) > MOST_TAGS:
         where = f"{source}, {unit} {list(census.first.values())[MOST_TAGS]}"
         raise NoTags(f"{where}: more than {MOST_TAGS} different tags. Is this the column of the tags? Name it by --tag_column.")
+    tags, start = list(census.first), f"{source}, {unit} {min(census.first.values(), default=1)}"
     try:
-        canonical, found = interpret(list(census.first), f"{source}, {unit} {min(census.first.values(), default=1)}", scheme)
+        canonical, found = interpret(tags, start, scheme)
     except NoTags:
         raise
     except InputError:
-        raise _first_misfit(census, source, unit, scheme) from None
+        number = bisect_left(range(1, len(tags)), True, key=lambda number: not _fits(tags[:number], scheme)) + 1
+        canonical, found = interpret(
+            tags[:number], f"{source}, {unit} {census.first[tags[number - 1]]}", scheme
+        )  # raises it anew
     words = sum(census.pairs.values())
     if not scheme:
-        _check_outside(census, canonical, found, words, f"{source}, {unit} {min(census.first.values(), default=1)}", settled)
+        _check_outside(census, canonical, found, words, start, settled)
     if found == "IOB":
         contradictions = {
             name: sum(number * _broken_pair(canonical, pair, name) for pair, number in census.pairs.items())
@@ -216,17 +221,12 @@ def _check_outside(census: TagCensus, canonical: dict, found: str, words: int, w
         raise NoTags(f"{where}: {len(types)} types ({', '.join(types[:3])}) are many. If this is right, give --scheme IO.")
 
 
-def _first_misfit(census: TagCensus, source: str, unit: str, scheme: str | None) -> InputError:
-    """The message of the first tag that does not fit those before it."""
-    tags, message = list(census.first), ""
-    for number in range(len(tags), 0, -1):
-        try:
-            interpret(tags[:number], "", scheme)
-        except InputError as error:
-            message = f"{source}, {unit} {census.first[tags[number - 1]]}{error}"
-        else:
-            break
-    return InputError(message)
+def _fits(tags: list[str], scheme: str | None) -> bool:
+    try:
+        interpret(tags, scheme=scheme)
+    except InputError:
+        return False
+    return True
 
 
 def _broken_pair(canonical: dict[str, str], pair: tuple[str, str], scheme: str) -> int:

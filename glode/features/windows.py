@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-# Moved; these names go as soon as nobody asks for them here.
-from glode.features.columns import grids, list_lengths, numbers, span_counts, token_set  # noqa: F401
-from glode.features.predictions import merge_windows  # noqa: F401
-from glode.features.reach import choose_span_length, gold_entities, in_units, reachable_entities, unreachable_share  # noqa: F401
+from glode.features.reach import in_units
 from modeling_glode import encode_words
 
 _VERSION = 4  # of the features in the cache of `datasets`, which does not notice when the code here changes

@@ -50,6 +50,10 @@ class CardFacts:
         test_scores: `strict` of the target test set, None where there is none.
         unreachable: the share of the test set's entities that the grid cannot hold.
         last_stage: "source" or "target".
+        source_epochs, target_epochs: those that were trained.
+        source_is_given: whether the source model, or its pseudo labels, were there before this run.
+        refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
+        best_checkpoint: whether the source development F1 chose the checkpoint.
         history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
     """
 
@@ -77,7 +81,11 @@ class CardFacts:
     source_epochs: float
     target_epochs: float
     source_mlm: bool
+    source_is_given: bool
     denoising: str
+    refined: bool
+    first_refining_epoch: int
+    best_checkpoint: bool
     learning_rate: float
     batch_size: int
     seed: int

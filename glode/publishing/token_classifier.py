@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from glode.corpora.schemes import decode_tags
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 from glode.metrics import entity_scores
 from glode.training.optimizer import give_head_its_rate
+from glode.training.progress import watch
 from modeling_glode import GlodeModel, join_unspaced
 
 Entity = tuple[int, int, str]
@@ -163,6 +164,7 @@ def train_token_classifier(
         compute_metrics=scores,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
     )
+    watch(trainer, "token classifier")
     trainer.train()
     return trainer
 

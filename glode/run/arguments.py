@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
 from glode.corpora.options import SCHEMES
 from glode.errors import InputError
-from glode.run.embedded import DEMO_BACKBONE
+from glode.run.embedded import DEMO_BACKBONE, DEMO_WIDTH
 from glode.run.help import ShowHelp
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.options import check_trainer_options
 
 RECIPES = Path(__file__).parent / "recipes"
+SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 DESCRIPTION = (
     "Trains a named-entity recogniser for a language without labels, from labels in another language. With --target_lang alone "
@@ -159,6 +160,7 @@ class RunArguments:
         metadata={"help": "Keep the stages' checkpoints when the run has ended; neither using nor resuming it needs them."},
     )
     model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
+    config_reason: str | None = field(default=None, init=False)  # why this recipe, where the run chose it itself
 
 
 KINDS = (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments)
@@ -226,8 +228,9 @@ def parse_arguments(
     """
     parser = make_parser()
     config = _value_of(argv, "--config")
-    if config is None and not any(_value_of(argv, f"--{name}") for name in ("source_train", "target_unlabeled", "dataset_name")):
-        config = "demo"
+    reason = None
+    if config is None:
+        config, reason = _fitting_recipe(argv)
     path = config and recipe_path(config)
     from_file = _config_arguments(path, {action.dest for action in parser._actions}) if path else []
     try:
@@ -238,7 +241,25 @@ def parse_arguments(
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _check(data, model, training, run)
     check_trainer_options(training)
-    return data, model, training, dataclasses.replace(run, config=path)
+    run.config, run.config_reason = path, reason
+    return data, model, training, run
+
+
+def _fitting_recipe(argv: Sequence[str]) -> tuple[str | None, str | None]:
+    """The recipe of a run that names none, and why: the demo's, or the one for an encoder of this size. None where the encoder
+    cannot be read, which ends the run later."""
+    if not any(_value_of(argv, f"--{name}") for name in ("source_train", "target_unlabeled", "dataset_name")):
+        return "demo", None
+    backbone = _value_of(argv, "--model_name_or_path") or DEMO_BACKBONE
+    width = DEMO_WIDTH
+    if backbone != DEMO_BACKBONE:
+        try:
+            width = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", SMALL_WIDTH)
+        except (OSError, ValueError, KeyError):
+            return None, None
+    if width < SMALL_WIDTH:
+        return "small", f"the encoder is small ({width} wide): recipe small, not the paper's rates (--config paper)"
+    return "paper", f"the encoder is {width} wide: the paper's settings (--config small has those for small encoders)"
 
 
 def recipe_path(config: str) -> str:
@@ -299,5 +320,7 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
             )
     if training.resume_from_checkpoint and run.overwrite:
         raise InputError("--overwrite deletes what --resume_from_checkpoint goes on with. Give one of them.")
+    if training.push_to_hub and run.stage == "source" and run.source_model:
+        raise InputError("--push_to_hub: --stage source with --source_model trains nothing that could be pushed.")
     if run.export_token_classifier and run.stage == "source":
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")

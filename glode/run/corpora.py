@@ -189,6 +189,24 @@ def _map_labels(corpora: Corpora, text: str) -> None:
         setattr(corpora, name, map_types(corpus, mapping))
 
 
+def check_dev(source: Dataset, dev: Dataset) -> None:
+    """Whether a development set can choose a checkpoint.
+
+    Raises:
+        InputError: it has no entity, or none of a type that the source has.
+    """
+    found, known = types_of(dev), types_of(source)
+    if not found:
+        raise InputError("the development set has no entity: every tag is O. It cannot choose a checkpoint; give --source_dev.")
+    if not found & known:
+        raise InputError(
+            f"--source_dev has the types {', '.join(sorted(found))}, the source has {', '.join(sorted(known))}: it cannot choose "
+            "a checkpoint. Map them with --label_map."
+        )
+    if foreign := ", ".join(sorted(found - known)):
+        logger.warning(f"the development set has types that the source lacks, which count as missed: {foreign}.")
+
+
 def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:
     """Drop gold entities of types that the source does not have, and say so: they cannot be predicted.
 
@@ -202,6 +220,8 @@ def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:
             f"--{name} has the types {', '.join(foreign)}, the source has {', '.join(sorted(known))}: none is shared. "
             "Map them with --label_map."
         )
+    if not found and name.endswith("test"):
+        logger.warning(f"{name} has no entity, every tag is O: its F1 can only be 0.")
     if found and (foreign or missing):
         differ = [f"{', '.join(names)} only in {where}" for names, where in ((foreign, name), (missing, "the source")) if names]
         shared = ", ".join(sorted(found & known))

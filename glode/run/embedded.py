@@ -23,6 +23,7 @@ from glode.files import write_whole
 
 DEMO_DIRECTORY = Path(__file__).parent / "demo"
 DEMO_BACKBONE = "e5-small"
+DEMO_WIDTH = 384
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _MOST_PROBABLE = 40_000

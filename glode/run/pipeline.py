@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, set_seed
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
+from glode.features.columns import list_lengths
+from glode.features.reach import gold_entities, reachable_entities
 from glode.features.strings import string_ids
-from glode.features.windows import gold_entities, list_lengths, reachable_entities
 from glode.files import write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code
@@ -27,6 +28,7 @@ from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
 
@@ -71,6 +73,7 @@ class Run(Preparation):
         """Train the source model, or take the one that is there; its scores."""
         watch = Stopwatch()
         if directory := self.run.source_model or finished_part(self.training, "source_model"):
+            self._say("source", f"{directory} is there already, and is not trained again")
             trainer = self.trainer(self._load_source_model(Path(directory)), "source")
         else:
             self.heading("stage 1: source model")
@@ -89,8 +92,10 @@ class Run(Preparation):
         """The source model's soft labels of the target text, or those that are there."""
         watch = Stopwatch()
         if path := self.run.pseudo_labels or finished_part(self.training, "pseudo_labels.safetensors"):
+            self._say("labels", f"{path} is there already")
             labels = self._read_pseudo_labels(Path(path), trainer)
         else:
+            self._say("labels", f"the source model labels {len(self.corpora.target)} sentences")
             labels = trainer.assign_pseudo_labels(self.target)
             if self.main:
                 state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
@@ -120,7 +125,7 @@ class Run(Preparation):
             self.source_stage()
         trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
         self.metrics["target_model"] = self._scores(trainer)
-        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost") if name in before}
+        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost", "epochs") if name in before}
         return trainer
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
@@ -146,7 +151,9 @@ class Run(Preparation):
     def report(self) -> None:
         """The results as metrics.json and as tables on the terminal."""
         if self.main:
-            path = write_metrics(self.metrics, self.output)
+            scored = self.run.stage == "source" and self.run.source_model and (self.output / "metrics.json").exists()
+            # Scores of a model that was there already do not take the place of those of the run that trained it.
+            path = write_metrics(self.metrics, self.output, "scores.json" if scored else "metrics.json")
             show_results(self.metrics, self.data)
             say("model", str(self.model_directory))
             say("results", str(path))
@@ -172,7 +179,7 @@ class Run(Preparation):
             output_dir=str(directory), num_train_epochs=epochs, push_to_hub=pushes, hub_model_id=self.repository
         )
         references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
-        return GlodeTrainer(
+        trainer = GlodeTrainer(
             model,
             arguments,
             self.tokenizer,
@@ -185,6 +192,8 @@ class Run(Preparation):
             languages=self.corpora.by_language("target"),
             target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
+        watch(trainer, f"{stage} model")
+        return trainer
 
     def _target_strings(self) -> torch.Tensor | None:
         """Which target spans are the same string, where that is asked for."""
@@ -205,6 +214,7 @@ class Run(Preparation):
             if checkpoint:
                 console.print(f"goes on from {checkpoint}")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        self.metrics["epochs"][stage] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
 

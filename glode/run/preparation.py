@@ -1,5 +1,6 @@
 """A run before anything is trained: everything is read, checked and tokenised."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,30 @@ from typing import Any
 from datasets import Dataset
 
 from glode.corpora.labels import label_names
-from glode.features.windows import build_features, choose_span_length, unreachable_share
+from glode.features.reach import choose_span_length, unreachable_share
+from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
-from glode.run.corpora import load_corpora, restrict_to
+from glode.run.corpora import check_dev, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
 
 UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
+
+
+REFINING = ("both", "global", "local", "contproto")  # --denoising that changes labels
+
+
+def refines(training: GlodeTrainingArguments, epochs: float) -> bool:
+    """Whether the pseudo labels are refined in a target stage of so many epochs."""
+    return moves_labels(training) and bool(training.denoising_settings.refining_epochs(math.ceil(epochs)))
+
+
+def moves_labels(training: GlodeTrainingArguments) -> bool:
+    """Whether there is a direction in which a pseudo label moves."""
+    return training.denoising in (*REFINING, *(["none"] if training.agreement or training.self_direction else []))
 
 
 class Preparation:
@@ -60,6 +75,7 @@ class Preparation:
         if self.main:
             show_corpora(summaries)
         label_names(self.corpora.source)  # an entity in the development set alone is not enough
+        check_dev(self.corpora.source, self.corpora.dev)
         self.labels = label_names(self.corpora.source, self.corpora.dev)
         self.last_stage = "source" if run.stage == "source" else "target"
         self.length = model.max_span_length or self._choose_length()
@@ -78,12 +94,15 @@ class Preparation:
             "max_span_length": self.length,
             "unreachable": self._unreachable(),
             "cost": {},
+            "epochs": {},
         }
 
     @property
     def model_directory(self) -> Path:
         """Where the run's last model goes."""
-        return self.output if self.last_stage == "target" else self.output / "source_model"
+        if self.last_stage == "target":
+            return self.output
+        return Path(self.run.source_model) if self.run.source_model else self.output / "source_model"
 
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
@@ -102,11 +121,24 @@ class Preparation:
         say("backbone", self.path)
         if self.training.save_only_model:
             say("noted", "--save_only_model: where a stage is stopped, it cannot be resumed")
-        config = self.run.config or "defaults, which are those of the paper"
-        say("settings", f"{config}; results go to {self.output}")
+        say("settings", f"{self.run.config_reason or self.run.config or 'defaults'}; results go to {self.output}")
+        if note := self._refinement_note():
+            say("noted", note)
         if demo:
             say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
             say("", "--model_name_or_path for the backbone; --help explains all arguments")
+
+    def _refinement_note(self) -> str | None:
+        """What does not happen in a target stage of so few epochs."""
+        training, epochs = self.training, self.training.num_train_epochs
+        if self.run.stage == "source" or training.max_steps > 0 or refines(training, epochs):
+            return None
+        if not moves_labels(training):
+            return None
+        return (
+            f"no pseudo label will be refined: the target stage has {epochs:g} epochs, none of which begins after the share "
+            f"{training.refine_start:g} of the training. Give more --num_train_epochs or a smaller --refine_start."
+        )
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)
@@ -123,6 +155,10 @@ class Preparation:
             text = ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
             say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
         return shares
+
+    def _say(self, name: str, text: str) -> None:
+        if self.main:
+            say(name, text)
 
     def heading(self, text: str) -> None:
         """A line across the terminal."""

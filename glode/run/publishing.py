@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 from transformers.utils import logging
@@ -11,7 +12,7 @@ from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, 
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
 from glode.run.corpora import files_by_language
 from glode.run.embedded import DEMO_BACKBONE
-from glode.run.preparation import Preparation
+from glode.run.preparation import Preparation, refines
 from glode.run.report import part_names, say
 
 logger = logging.get_logger("glode")
@@ -23,7 +24,7 @@ def finish(run: Preparation) -> None:
     Raises:
         InputError: the Hub cannot be reached or refuses. All files are written by then.
     """
-    if not run.main:
+    if not run.main or (run.last_stage == "source" and run.run.source_model):  # which is somebody else's
         return
     directory = run.model_directory
     copy_code(directory)
@@ -78,6 +79,7 @@ def card_facts(run: Preparation) -> CardFacts:
     scores = metrics.get(f"{run.last_stage}_model", {})
     test = scores.get("test", {}).get("strict")
     history = metrics.get("pseudo_labels", [])
+    epochs = metrics["epochs"].get("target", training.num_train_epochs)
     source_name, target_name = _corpus_names(run)
     base_model, backbone = _backbone_names(run.model_arguments.model_name_or_path)
     return CardFacts(
@@ -102,8 +104,12 @@ def card_facts(run: Preparation) -> CardFacts:
         max_span_length=run.length,
         max_tokens=run.config.max_tokens,
         last_stage=run.last_stage,
-        source_epochs=training.source_num_train_epochs or training.num_train_epochs,
-        target_epochs=training.num_train_epochs,
+        source_epochs=metrics["epochs"].get("source", training.source_num_train_epochs or training.num_train_epochs),
+        target_epochs=epochs,
+        source_is_given=bool(options.source_model or options.pseudo_labels),
+        refined=refines(training, epochs),
+        first_refining_epoch=training.denoising_settings.refining_epochs(math.ceil(epochs)).start + 1,
+        best_checkpoint=training.load_best_model_at_end,
         source_mlm=training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
         denoising=training.denoising,
         learning_rate=training.learning_rate,

@@ -11,12 +11,14 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from transformers.utils import logging
 
 from glode.corpora.labels import count_repeated, summarize
 from glode.files import write_whole
 from glode.run.arguments import DataArguments
 from glode.run.corpora import Corpora
 
+logger = logging.get_logger("glode")
 console = Console(soft_wrap=True, markup=False, emoji=False)  # names of types and files are shown as they are
 
 # The corpus whose sentences a development or test set must not repeat.
@@ -79,9 +81,9 @@ def show_corpora(summaries: Mapping[str, dict]) -> None:
             say("noted", f"{name}: {count} {note}")
 
 
-def write_metrics(metrics: Mapping, output: Path) -> Path:
+def write_metrics(metrics: Mapping, output: Path, name: str = "metrics.json") -> Path:
     """metrics.json, whole or not at all."""
-    path = output / "metrics.json"
+    path = output / name
     with write_whole(path) as partial:
         partial.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
@@ -92,8 +94,26 @@ def show_results(metrics: Mapping, data: DataArguments) -> None:
     console.print(_score_table(metrics, data))
     if history := metrics.get("pseudo_labels", []):
         console.print(_pseudo_label_table(history))
+    for line in doubts(metrics):
+        logger.warning(line)
     costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in metrics["cost"].items())
     console.print(f"{costs}; peak memory {max(c['peak_memory_mb'] for c in metrics['cost'].values())} MB")
+
+
+def doubts(metrics: Mapping) -> list[str]:
+    """What a reader of the results should not overlook: a model that finds nothing."""
+    found, mend = [], "Raise --learning_rate or the epochs, give more labelled text, or begin with --config small or paper."
+    for model in ("source_model", "target_model"):
+        scores, name = metrics.get(model, {}), model.replace("_", " ")
+        dev, test = (scores.get(part, {}).get("strict") for part in ("dev", "test"))
+        if dev and not dev["correct"]:
+            found.append(f"the {name} finds no entity of the development set: it has learnt nothing. {mend}")
+        elif test and test["gold"] and not test["predicted"]:
+            found.append(f"the {name} finds no entity at all in the target test set. {mend}")
+    history = metrics.get("pseudo_labels")
+    if history and not sum(number for label, number in history[0]["spans"].items() if label != "O"):
+        found.append("the pseudo labels have no entity: the target stage had nothing to learn from the target text.")
+    return found
 
 
 def _score_table(metrics: Mapping, data: DataArguments) -> Table:

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Self
 
 from glode.corpora.words import split_words
 from glode.errors import InputError
-from glode.serving.records import Document, pack, to_record
+from glode.serving.documents import Document
+from glode.serving.records import pack, to_record
 
 
 class Writer:
@@ -134,6 +135,8 @@ class BratWriter(Writer):
         InputError: the directory holds something, or two types would have one name.
     """
 
+    PIECE = re.compile("[^\t\n\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029]+")
+
     def __init__(self, directory: Path, types: Sequence[str]):
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise InputError(f"--output {directory}: brat's files take a directory of their own. Name a new one.")
@@ -154,8 +157,8 @@ class BratWriter(Writer):
             path.with_suffix(".ann").write_bytes("".join(lines).encode())
 
     def lines(self, number: int, entity: dict) -> str:
-        """An entity and its score. One that goes on in another line of the text has a part in each."""
-        parts = [(entity["start"] + m.start(), entity["start"] + m.end()) for m in re.finditer(r"[^\r\n]+", entity["word"])]
+        """An entity and its score. One that a line end or a tab divides has several parts."""
+        parts = [(entity["start"] + m.start(), entity["start"] + m.end()) for m in self.PIECE.finditer(entity["word"])]
         where = ";".join(f"{start} {end}" for start, end in parts)
         surface = " ".join(entity["word"][a - entity["start"] : b - entity["start"]] for a, b in parts)
         note = f"#{number}\tAnnotatorNotes T{number}\tscore {entity['score']:.4f}\n"

@@ -6,7 +6,6 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,21 +13,7 @@ from glode.corpora.files import READ_ERRORS, zstd
 from glode.corpora.schemes import encode_tags
 from glode.corpora.words import split_words
 from glode.errors import InputError
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text to tag.
-
-    Args:
-        text: what is tagged.
-        fields: all that its record has beside the entities, the text among them.
-        replaced: how many of its characters were made U+FFFD.
-    """
-
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    replaced: int = 0
+from glode.serving.documents import Document
 
 
 def to_record(document: Document, entities: list[dict], form: str) -> bytes:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from glode.serving.documents import Document
 from glode.serving.formats import Writer
-from glode.serving.records import Document
 
 COLORS = ("#d97706", "#2563eb", "#16a34a", "#db2777", "#7c3aed", "#dc2626", "#0891b2", "#57534e")  # dark enough for white on them
 # A terminal takes these for commands; each becomes one visible character, so that offsets hold.

@@ -12,9 +12,7 @@ or on all cores, holds a few lines at a time, and with --resume goes on where it
     glode tag --model glode-demo --input few.txt --render                            # for the eye
 """
 
-import json
 import os
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -29,19 +27,18 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, PretrainedConfig, PreTrainedTokenizerBase
 
-from glode.corpora.files import OPENERS, find_encoding, read_lines, unpacked_suffix
+from glode.corpora.files import OPENERS, unpacked_suffix
 from glode.errors import InputError, run_command
+from glode.serving.documents import Document, read_documents
 from glode.serving.formats import BratWriter, CsvWriter, LabelStudioWriter, RecordWriter, SpacyWriter, Writer
-from glode.serving.records import Document, is_record_of, whole_records
+from glode.serving.records import is_record_of, whole_records
 from glode.serving.rendering import RenderWriter
 from modeling_glode import GlodeModel
 
 BUFFER = 2**18  # characters that are tagged together: windows of equal length share a batch
-SUFFIXES_OF_JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
 FORMATS = {"": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".csv": "csv", ".spacy": "spacy"}
 RESUMABLE = ("jsonl", "conll")
-SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, UTF-8 cannot
 
 
 @dataclass
@@ -163,48 +160,6 @@ def load_model(name: str, device: str | None = None, dtype: str = "float32") -> 
         raise InputError(f"--device {device} cannot be used ({reason}). Give cpu, or cuda:0 where there is a GPU.") from error
 
 
-def read_documents(arguments: TagArguments) -> Iterator[Document]:
-    """The texts of the input.
-
-    Raises:
-        InputError: a line is not of the encoding, or not the JSON object that it should be.
-    """
-    path = arguments.input_path
-    name = arguments.text_field
-    if name is None and unpacked_suffix(path) in SUFFIXES_OF_JSON_LINES:
-        name = "text"
-    lines = read_lines(path, find_encoding(path, arguments.encoding), arguments.encoding_errors)
-    for number, line, replaced in lines:
-        if name is None:
-            yield Document(line, {"text": line}, replaced)
-        elif line.strip():
-            fields = parse_object(line, name, f"{path}, line {number}")
-            text, halves = SURROGATE.subn("\ufffd", fields[name])
-            if halves and arguments.encoding_errors == "strict":
-                raise InputError(
-                    f"{path}, line {number}: {halves} halves of characters (\\ud800 to \\udfff). Give --encoding_errors replace."
-                )
-            yield Document(text, fields | {name: text}, replaced + halves)
-
-
-def parse_object(line: str, name: str, where: str) -> dict:
-    """A line of JSON lines: an object with a text of that name, and without entities.
-
-    Raises:
-        InputError: it is something else.
-    """
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no JSON ({error}). Lines of plain text belong into a .txt file.") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
-        seen = ", ".join(map(repr, fields)) if isinstance(fields, dict) else type(fields).__name__
-        raise InputError(f"{where}: expected an object with a string {name!r}, found {seen}. Name the text by --text_field.")
-    if "entities" in fields:
-        raise InputError(f"{where}: the object has 'entities' already, which would be lost. Rename that field or take it out.")
-    return fields
-
-
 def open_output(arguments: TagArguments, documents: Iterator[Document]) -> BinaryIO:
     """The stream to write to. With `resume` the documents whose records are there are read away, and half a record is cut off.
 
@@ -265,7 +220,7 @@ def main(argv: Sequence[str]) -> None:
     arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    documents = read_documents(arguments)
+    documents = read_documents(arguments.input_path, arguments.text_field, arguments.encoding, arguments.encoding_errors)
     model, tokenizer = load_model(arguments.model, arguments.device, arguments.dtype)
     texts_done = entities_found = characters_replaced = 0
     types = list(model.config.id2label.values())[1:]

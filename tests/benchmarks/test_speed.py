@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from glode.corpora.labels import label_names
 from glode.corpora.reading import load_corpus
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 from modeling_glode import GlodeConfig, GlodeModel
 
 

@@ -102,3 +102,10 @@ def test_damaged_gzip_files(tmp_path: Path, damage: str):
     path = tmp_path / "a.iob2.gz"
     path.write_bytes(broken[damage])
     assert "packed as its name says" in message_of(path)
+
+
+def test_documents_that_are_read_whole(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 1000)
+    (tmp_path / "a.ann").write_text("")
+    (tmp_path / "a.txt").write_text("ab\n" * 500)
+    assert "a document of more than" in (message := message_of(tmp_path / "a.txt")) and "Break it into several" in message

@@ -7,7 +7,7 @@ from support.corpora import COLUMNS
 
 from glode.corpora.labels import count_repeated, map_types, summarize
 from glode.corpora.reading import load_corpus
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

@@ -32,7 +32,7 @@ BROKEN = {
         "a.jsonl",
         '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n',
         "line 2",
-        "lists of equal length",
+        "expected lists of equal length",
     ),
     "numbers for tags": ("a.jsonl", '{"tokens": ["a"], "tags": [0]}\n', "line 1", "tags"),
     "no labels": (
@@ -89,10 +89,10 @@ BROKEN = {
     "a type that is none": ("a.jsonl", '{"text": "Oslo", "entities": [[0, 4, "O"]]}', "line 1", "which stands for no entity"),
     "a task without annotation": ("a.json", '[{"data": {"text": "a"}, "annotations": []}]', "record 1", "no labels"),
     "no table": ("a.parquet", "PAR1 and no more", "", "and of the format that its name says"),
-    "empty": ("a.iob2", "", "", "no sentence in it"),
-    "blank lines alone": ("a.iob2", "\n\n", "", "no sentence in it"),
-    "empty JSON lines": ("a.jsonl", "", "", "no sentence in it"),
-    "empty JSON list": ("a.json", "[]", "", "no sentence in it"),
+    "empty": ("a.iob2", "", "", "no sentence in it. Expected one word"),
+    "blank lines alone": ("a.iob2", "\n\n", "", "no sentence in it. Expected one word"),
+    "empty JSON lines": ("a.jsonl", "", "", "no sentence in it. Expected one word"),
+    "empty JSON list": ("a.json", "[]", "", "no sentence in it. Expected one word"),
     "empty JSON": ("a.json", "", "line 1", "not JSON"),
 }
 
@@ -102,7 +102,7 @@ def test_broken_files(tmp_path: Path, case: str):
     name, text, place, words = BROKEN[case]
     path = tmp_path / name
     path.write_text(text)
-    if words == "no sentence in it":  # what an empty file lacks shows only when all of it is read
+    if words == "no sentence in it. Expected one word":  # what an empty file lacks shows only when all of it is read
         with pytest.raises(InputError) as error:
             load_corpus(str(path), labelled=True)
         message = str(error.value)

@@ -47,7 +47,7 @@ def test_classes_beyond_the_names_and_not_labelled(tmp_path: Path, kind: str):
         return path
 
     message = message_of(stored((["a"], [0]), (["b"], [2])))
-    assert "row 2: class 2 of `ner_tags`" in message and "has no name, there are 2. Give it one" in message
+    assert "row 2: class 2 of `ner_tags`" in message and "Give it one, or store tags as names" in message
     assert entities_of(stored((["a"], [1]), (["b", "c"], [-1, 0]), (["d"], [-100]))) == [(["a"], [(0, 1, "X")])]
     assert notes_of(path) == {"sentences left out in which words are not labelled": 2}
     assert entities_of(path, labelled=False) == [(["a"], [(0, 1, "X")]), (["b", "c"], []), (["d"], [])]

@@ -13,6 +13,22 @@ pytestmark = pytest.mark.usefixtures("datasets_cache")
 FOUR = ["Lena", "Ott", "lebt", "Kiel"]
 
 
+MENDS = (
+    "Write all tags alike, or give --scheme IO if these",
+    "has a prefix, written otherwise than in",
+    "beside 'O': does it stand for O too",
+    "may both stand for O. Write O for both",
+    "Name the column of the tags by --tag_column, or give --scheme.",
+    "is a number without a name",
+    "holds several tags. Keep one layer",
+    "are no label scheme that is read. Convert them",
+    "end an entity, none begins one. As types",
+    "is no tag but a feature. Name",
+    "none is O. Is this the column",
+    "which stands for no entity. Rename",
+)
+
+
 def column_file(directory: Path, tags: list[str]) -> Path:
     return written(directory / "a.tsv", "".join(f"{word}\t{tag}\n" for word, tag in zip(FOUR, tags, strict=False)))
 
@@ -77,7 +93,8 @@ def test_types_keep_their_letters_where_the_prefixes_are_capitals(tmp_path: Path
     ],
 )
 def test_what_is_not_certain_is_refused(tmp_path: Path, tags: str, message: str):
-    assert message in message_of(column_file(tmp_path, tags.split()))
+    text = message_of(column_file(tmp_path, tags.split()))
+    assert message in text and any(mend in text for mend in MENDS)
 
 
 def test_a_prefix_in_every_line_of_many(tmp_path: Path):
@@ -88,7 +105,7 @@ def test_a_prefix_in_every_line_of_many(tmp_path: Path):
 
 def test_types_by_the_hundred(tmp_path: Path):
     path = written(tmp_path / "a.tsv", "w\tO\n" + "".join(f"w\tT{i}\n" for i in range(150)))
-    assert "150 types (T0, T1, T2) are many. If this is right" in message_of(path)
+    assert "150 types (T0, T1, T2)" in (message := message_of(path)) and "are many. If this is right, give" in message
     assert len(entities_of(path, scheme="IO")[0][1]) == 150
     assert len(entities_of(path, tag_column="2")[0][1]) == 150
 
@@ -113,14 +130,14 @@ def test_schemes_that_an_option_names(tmp_path: Path, tags: str, scheme: str | N
 
 def test_a_scheme_that_does_not_fit(tmp_path: Path):
     path = column_file(tmp_path, ["B-PER", "E-PER", "O"])
-    assert "line 2: tag 'E-PER' is not of --scheme IOB2" in message_of(path, scheme="IOB2")
+    assert "line 2: tag 'E-PER'" in (message := message_of(path, scheme="IOB2")) and "Correct one of them" in message
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scheme": "BIO"}, "--scheme BIO: not one of the label schemes"),
-        ({"tag_column": "0"}, "--tag_column 0: columns count from 1"),
+        ({"scheme": "BIO"}, ": not one of the label schemes"),
+        ({"tag_column": "0"}, ": columns count from 1, from the end -1"),
         ({"token_column": ""}, "--token_column : columns count"),
     ],
 )
@@ -132,6 +149,7 @@ def test_options_that_cannot_be(options: dict, message: str):
 
 def test_types_of_spans_are_no_tags(tmp_path: Path):
     record = {"text": "Lena Ott", "entities": [[0, 4, "B-PER"], [5, 8, "I-PER"]]}
-    assert "line 1: the spans' types 'B-PER' and 'B-PER' are tags of words" in message_of(written(tmp_path / "a.jsonl", record))
+    message = message_of(written(tmp_path / "a.jsonl", record))
+    assert "line 1: the spans' types 'B-PER'" in message and "are tags of words. Give the type alone" in message
     record["entities"] = [[0, 1, f"T{i}"] for i in range(1001)]
-    assert "more than 1000 types of entities" in message_of(written(tmp_path / "a.jsonl", record))
+    assert "types of entities. Are the types what" in message_of(written(tmp_path / "a.jsonl", record))

@@ -35,7 +35,11 @@ FACTS = CardFacts(
     source_epochs=3.0,
     target_epochs=4.0,
     source_mlm=True,
+    source_is_given=False,
     denoising="both",
+    refined=True,
+    best_checkpoint=True,
+    first_refining_epoch=3,
     learning_rate=2e-4,
     batch_size=16,
     seed=5,
@@ -56,13 +60,22 @@ def test_the_card_says_the_facts(tmp_path: Path, template: Path):
     assert "{{" not in card.text and "{%" not in card.text
     if template == CARD:
         assert "| 75.5 |" in card.text and r"| a\_b | 81.2" in card.text and "1.2 % of the test set" in card.text
-        assert "3 epochs" in card.text and "4 epochs" in card.text and "--denoising both" in card.text
+        assert (
+            "3 epochs" in card.text and "4 epochs" in card.text and "(refined by `--denoising both` from epoch 3 on)" in card.text
+        )
 
 
 def test_a_source_model_has_no_second_stage_and_no_scores_are_said(tmp_path: Path):
     facts = replace(FACTS, last_stage="source", source_mlm=False, scores={}, test_scores=None, unreachable=None)
     text = write_card(tmp_path, facts).text
     assert "Stage 1" in text and "Stage 2" not in text and "masked language model on" not in text and "Not measured on de" in text
+
+
+def test_the_card_says_only_what_happened(tmp_path: Path):
+    text = write_card(tmp_path, replace(FACTS, source_is_given=True, refined=False, best_checkpoint=False)).text
+    assert "Stage 1, source model: trained before this run. Stage 2," in text and "The checkpoint is the last one." in text
+    assert "epochs on the en labels, with" not in text
+    assert "(`--denoising both`; no label was refined)" in text and "refined by" not in text
 
 
 def test_examples_come_by_turns():

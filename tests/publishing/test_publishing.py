@@ -49,7 +49,8 @@ def corpora(tmp_path_factory) -> Path:
 
 
 def train(corpora: Path, backbone: Path, output: Path, url: str, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "run_crossner.py", "--target_lang", "de", "--source_train", str(corpora / "en.iob2")]
+    command = [sys.executable, "run_crossner.py", "--config", "paper", "--target_lang", "de"]
+    command += ["--source_train", str(corpora / "en.iob2")]
     command += ["--source_dev", str(corpora / "en.iob2"), "--target_unlabeled", str(corpora / "de.txt"), "--use_cpu", "true"]
     command += ["--target_test", str(corpora / "de.iob2"), "--model_name_or_path", str(backbone), "--output_dir", str(output)]
     command += ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--learning_rate", "3e-3", "--seed", "1"]

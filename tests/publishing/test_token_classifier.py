@@ -15,7 +15,7 @@ from test_publishing import TOKEN, commits, content, corpora, environment, train
 from transformers import pipeline
 
 from glode.errors import InputError
-from glode.features.windows import gold_entities
+from glode.features.reach import gold_entities
 from glode.publishing.token_classifier import running_text, tag_names, token_features
 
 TAGS = tag_names(["O", "LOC", "PER"])

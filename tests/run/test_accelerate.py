@@ -58,7 +58,18 @@ def test_two_machines_train_together(backbone, tmp_path):
 def test_a_process_that_dies_ends_the_run(backbone, tmp_path):
     command = [*TORCHRUN, "--nproc_per_node", "2", "--master_port", "29561", "run_crossner.py", "--target_lang", "de"]
     command += ["--use_cpu", "true", "--model_name_or_path", str(backbone), "--output_dir", str(tmp_path / "model")]
-    command += ["--max_span_length", "3", "--num_train_epochs", "200", "--disable_tqdm", "true", "--logging_steps", "5"]
+    command += [
+        "--max_span_length",
+        "3",
+        "--num_train_epochs",
+        "200",
+        "--disable_tqdm",
+        "true",
+        "--logging_steps",
+        "5",
+        "--log_level",
+        "info",
+    ]
     log = tmp_path / "log.txt"
     with open(log, "w") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from support import ROOT
+from transformers import XLMRobertaConfig
 
 from glode.command import COMMANDS
 from glode.run.arguments import KINDS, RECIPES, argument_groups, parse_arguments
@@ -93,3 +95,27 @@ def test_yaml_values_are_text_as_it_stands_there(tmp_path: Path):
     assert data.target_languages == ["no"] and data.source_test is None and model.max_span_length is None
     assert (training.source_mlm, training.learning_rate, training.bf16, training.freeze_embeddings) == ("off", 1e-4, False, True)
     assert run.widget_examples == ["yes", "1.0"]
+
+
+def test_settings_fit_the_encoder_and_say_why(tmp_path: Path):
+    data = ["--target_lang", "de", "--source_train", "a.conll", "--target_unlabeled", "b.txt"]
+    XLMRobertaConfig(hidden_size=384, num_attention_heads=6).save_pretrained(tmp_path / "small")
+    XLMRobertaConfig(hidden_size=1024).save_pretrained(tmp_path / "large")
+    for backbone, recipe, rate in (("e5-small", "small", 2e-4), ("small", "small", 2e-4), ("large", "paper", 1e-5)):
+        path = backbone if backbone == "e5-small" else str(tmp_path / backbone)
+        _, model, training, run = parse_arguments([*data, "--model_name_or_path", path])
+        assert (Path(run.config).stem, training.learning_rate, model.model_name_or_path) == (recipe, rate, path)
+        assert f"recipe {recipe}" in run.config_reason or "the paper's settings" in run.config_reason
+        assert ("384" if recipe == "small" else "1024") in run.config_reason
+    *_, training, run = parse_arguments([*data, "--learning_rate", "0.5", "--model_name_or_path", str(tmp_path / "small")])
+    assert training.learning_rate == 0.5 and training.center_vectors  # the command line wins, argument by argument
+    *_, training, run = parse_arguments([*data, "--config", "paper"])
+    assert run.config_reason is None and training.learning_rate == 1e-5
+    *_, run = parse_arguments([*data, "--model_name_or_path", str(tmp_path / "nothing")])
+    assert run.config is None  # the run will end on it
+
+
+def test_the_papers_recipe_is_the_default():
+    plain = {field.name: field.default for kind in KINDS for field in dataclasses.fields(kind)}
+    recipe = yaml.safe_load((RECIPES / "paper.yaml").read_text())
+    assert {name: plain[name] for name in recipe} == recipe

@@ -154,6 +154,42 @@ def test_types_that_only_one_side_has_are_said(command: Command, caplog):
     assert " and the source differ in types (" in caplog.text and "scores are on PER." in caplog.text
 
 
+@pytest.mark.parametrize("kept", ["dev", "none"])
+def test_a_development_set_without_entities_is_refused(command: Command, kept: str):
+    """Given, or a tenth that was set aside."""
+    plain = command.file("plain.iob2", "Anna\tO\n\nsings\tO\n")
+    changes = {"source_dev": plain}
+    if kept == "none":
+        changes = {"source_dev": None, "source_train": command.file("more.iob2", "Anna\tO\n\n" * 40 + "Ida\tB-PER\n")}
+    message = command.error(**changes)
+    assert "the development set has no entity: every tag is O. It cannot choose" in message and "--source_dev" in message
+
+
+def test_a_development_set_of_other_types_is_refused(command: Command):
+    path = command.file("dev.iob2", "Otto\tB-person\nsah\tO\nRom\tB-place\n")
+    message = command.error(source_dev=path)
+    assert "--source_dev has the types person, place, the source has LOC, PER" in message
+    assert "a checkpoint. Map them with" in message and ": it cannot choose a checkpoint." in message
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_dev=path, label_map="person=PER,place=LOC"))
+
+
+def test_types_of_the_development_set_alone_are_said(command: Command, caplog):
+    path = command.file("dev.iob2", "Otto\tB-PER\nsah\tO\nFaust\tB-ART\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_dev=path))
+    assert "the development set has types that the source lacks, which count as missed: " in caplog.text
+    assert "missed: ART." in caplog.text
+
+
+@pytest.mark.parametrize("option", ["target_test", "source_test"])
+def test_a_test_set_without_entities_is_said(command: Command, caplog, option: str):
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(**{option: command.file("plain.iob2", "Otto\tO\nruht\tO\n")}))
+    assert f"{option} has no entity, every tag is O: its F1 can only be 0" in caplog.text
+    assert " has no entity, every tag is O: its F1" in caplog.text
+
+
 # ----------------------------------------------------------------------------------------------------------- arguments
 
 
@@ -238,6 +274,30 @@ def test_numbers_that_leave_nothing(command: Command, option: str, value: int, w
 def test_settings_that_contradict_each_other(command: Command):
     message = command.error(eval_strategy="no", save_strategy="epoch", load_best_model_at_end="true")
     assert "load_best_model_at_end" in message
+
+
+def test_nothing_of_ones_own_to_push(command: Command):
+    message = command.error(push_to_hub="true", stage="source", source_model="somewhere")
+    assert "--push_to_hub: --stage source with --source_model trains nothing that could be pushed" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_train_epochs": 1}, True),
+        ({"num_train_epochs": 2}, False),
+        ({"num_train_epochs": 2.5, "refine_start": 0.7}, True),
+        ({"num_train_epochs": 1, "refine_start": 0}, False),
+        ({"num_train_epochs": 1, "denoising": "none", "refine": "epoch", "agreement": "true"}, True),
+        ({"num_train_epochs": 1, "denoising": "none"}, False),
+        ({"num_train_epochs": 1, "stage": "source"}, False),
+    ],
+)
+def test_refinement_that_does_not_happen_is_said(command: Command, capsys, changes: dict, said: bool):
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(**changes))
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("no pseudo label will be refined: the target stage has" in text) == said
 
 
 def test_the_target_stage_needs_something_to_start_from(command: Command):
@@ -406,7 +466,7 @@ def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
 def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
     given = [f"{option}=a.iob2"] if joined else [option, "a.iob2"]
     data, _, training, run = parse_arguments(["--target_lang", "de", *given])
-    assert (data.source_train, run.config, training.learning_rate) == ("a.iob2", None, 1e-5)
+    assert (data.source_train, Path(run.config).stem, training.output_dir) == ("a.iob2", "small", "glode-model")
 
 
 @pytest.mark.parametrize("from_file", [False, True])
@@ -437,6 +497,8 @@ def test_a_checkpoint_that_is_not_the_runs(command: Command, wanted: str):
 
 
 def test_a_damaged_checkpoint_that_is_asked_for(command: Command):
+    with pytest.raises(AssertionError, match="as far as training"):  # which leaves the run's fingerprint
+        run_crossner.main(command.arguments())
     (checkpoint := command.directory / "output" / "source_checkpoints" / "checkpoint-3").mkdir(parents=True)
     message = command.error(resume_from_checkpoint=checkpoint)
     assert f"--resume_from_checkpoint {checkpoint}: trainer_state.json is missing" in message

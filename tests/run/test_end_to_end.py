@@ -34,6 +34,7 @@ def finished(backbone, tmp_path_factory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environment(output.parent), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (output / "stdout.txt").write_text(done.stdout)
+    (output / "stderr.txt").write_text(done.stderr)
     return output
 
 
@@ -60,6 +61,48 @@ def test_first_lines_and_table(finished: Path):
     text = (finished / "stdout.txt").read_text()
     assert "embedded demo" in text and "--source_train" in text and "--model_name_or_path" in text
     assert "out of reach" in text and "entity scores, en -> de" in text and "pseudo labels by epoch" in text
+
+
+def test_the_terminal_is_quiet(finished: Path):
+    """What libraries say by themselves, bars of a moment, and dictionaries of quoted numbers are not for a person."""
+    text = (finished / "stdout.txt").read_text()
+    assert (finished / "stderr.txt").read_text() == ""
+    for alarm in ("LOAD REPORT", "MISSING", "new PAD/BOS/EOS", "Writing model shards", "{'", "it/s"):
+        assert alarm not in text, alarm
+    lines = [line for line in text.splitlines() if line.startswith(("source model: epoch", "target model: epoch"))]
+    assert len(lines) == 16 and all("dev F1" in line for line in lines)
+    assert text.rstrip().splitlines()[-1].split() == ["results", str(finished / "metrics.json")]
+
+
+def test_nothing_is_left_that_neither_use_nor_resuming_needs(finished: Path):
+    assert not list(finished.rglob("checkpoint-*")) and not list(finished.rglob("optimizer.pt"))
+    assert not [path for path in finished.iterdir() if path.name.startswith(".")]
+
+
+def test_a_finished_model_is_scored(finished: Path, backbone, tmp_path: Path, capsys):
+    output = tmp_path / "scored"
+    options = f"--model_name_or_path {backbone} --output_dir {output} --stage source --report_to none".split()
+    assert run_crossner.run([*COMMON, *options, "--source_model", str(finished)]) == 0
+    first, second = (json.loads((path / "metrics.json").read_text()) for path in (finished, output))
+    assert second["source_model"] == first["target_model"] and "target_model" not in second
+    assert [path.name for path in output.iterdir()] == ["metrics.json"]
+    before = (finished / "metrics.json").read_bytes()
+    options = f"--model_name_or_path {backbone} --output_dir {finished} --stage source --report_to none".split()
+    assert run_crossner.run([*COMMON, *options, "--source_model", str(finished / "source_model")]) == 0
+    assert (finished / "metrics.json").read_bytes() == before and (finished / "scores.json").is_file()
+    assert "entity scores, en -> de" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_resumed_without_training(finished: Path, backbone, capsys, monkeypatch):
+    monkeypatch.setattr("trainer_glode.GlodeTrainer.train", lambda *_, **__: pytest.fail("trained again"))
+    before = json.loads((finished / "metrics.json").read_text())
+    options = ["--model_name_or_path", str(backbone), "--output_dir", str(finished), "--learning_rate", "3e-3", "--report_to"]
+    options += ["tensorboard", "--source_num_train_epochs", "12", "--resume_from_checkpoint", "auto"]
+    assert run_crossner.run([*COMMON, *options]) == 0
+    after = json.loads((finished / "metrics.json").read_text())
+    same = ("source_model", "target_model", "pseudo_labels", "epochs", "cost", "unreachable")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert "nothing is left to train" in capsys.readouterr().out
 
 
 def test_model_directory_predicts_in_a_fresh_process(finished: Path, tmp_path: Path):

@@ -25,8 +25,8 @@ def arguments(backbone: Path, output: Path) -> list[str]:
     argv += (
         f"--model_name_or_path {backbone} --output_dir {output} --max_source_samples 60 --max_target_samples 20 --use_cpu true "
     )
-    argv += "--num_train_epochs 3 --source_num_train_epochs 12 --max_span_length 3 --learning_rate 3e-3 --report_to none --keep_checkpoints "
-    return (argv + "--disable_tqdm true --per_device_train_batch_size 10").split()
+    argv += "--num_train_epochs 3 --source_num_train_epochs 12 --max_span_length 3 --learning_rate 3e-3 --report_to none "
+    return (argv + "--disable_tqdm true --keep_checkpoints --per_device_train_batch_size 10").split()
 
 
 def test_one_model_with_scores_thresholds_and_labels_of_each_language(backbone, tmp_path, monkeypatch, capsys):

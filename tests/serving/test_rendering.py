@@ -7,7 +7,7 @@ import re
 from rich.console import Console
 
 from glode.serving import tag as tag_file
-from glode.serving.records import Document
+from glode.serving.documents import Document
 from glode.serving.rendering import COLORS, RenderWriter, render
 
 TYPES = ["PER", "LOC"]
@@ -27,6 +27,7 @@ def test_entities_stand_in_their_colors_or_in_brackets():
     ]
     assert render(text, entities, TYPES, colored=False).plain == "[Anna PER] flew to [Oslo LOC]."
     assert render("", [], TYPES).plain == ""
+    assert f"background-color: {COLORS[1]}" in shown._repr_mimebundle_(include=[], exclude=[])["text/html"]  # as a notebook asks
 
 
 def test_entities_within_entities():

@@ -22,6 +22,7 @@ from datasets import Dataset, disable_progress_bars  # noqa: E402
 from glode.corpora.files import OPENERS  # noqa: E402
 from glode.corpora.options import ReadingOptions  # noqa: E402
 from glode.corpora.reading import read_corpus  # noqa: E402
+from glode.corpora.words import iter_words  # noqa: E402
 from glode.errors import InputError  # noqa: E402
 
 TAGGED = [
@@ -132,6 +133,7 @@ def check(rows: list[dict]) -> None:
 
 def main(number: int, seed: int) -> int:
     disable_progress_bars()
+    next(iter_words("a"))  # imports torch
     rng, outcomes, start, slowest = random.Random(seed), Counter(), time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

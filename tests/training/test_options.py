@@ -33,30 +33,34 @@ def test_options_that_do_nothing_or_harm(option: str, value: str, why: str):
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32)])
 def test_a_seed_out_of_range(seed: str):
-    with pytest.raises(InputError, match=f"--seed {seed}: expected a number from 0 to 4294967295"):
+    with pytest.raises(InputError, match=f"--seed {seed}: ") as error:
         parse_arguments([*LINE, "--seed", seed])
+    assert ": expected a number from 0 to " in str(error.value)
     parse_arguments([*LINE, "--seed", str(2**32 - 1)])
 
 
 def test_a_metric_that_is_not_there():
     for metric in ("accuracy", "loss", "eval_loss"):
-        with pytest.raises(InputError, match=f"--metric_for_best_model {metric}: there are only f1, precision, recall"):
+        with pytest.raises(InputError, match=f"--metric_for_best_model {metric}: ") as error:
             parse_arguments([*LINE, "--metric_for_best_model", metric])
+        assert ": there are only " in str(error.value)
     for metric in ("recall", "eval_precision"):
         assert parse_arguments([*LINE, "--metric_for_best_model", metric])[2].metric_for_best_model == metric
 
 
 def test_a_tracker_that_is_not_known_or_not_installed(monkeypatch):
-    with pytest.raises(InputError, match="--report_to paper: no tracker of this name"):
+    with pytest.raises(InputError, match="--report_to paper: ") as error:
         parse_arguments([*LINE, "--report_to", "paper"])
+    assert ": no tracker of this name. There are " in str(error.value)
     monkeypatch.setattr(options, "get_available_reporting_integrations", lambda: ["tensorboard"])
-    with pytest.raises(InputError, match="--report_to wandb: its package is not installed"):
+    with pytest.raises(InputError, match="--report_to wandb: ") as error:
         parse_arguments([*LINE, "--report_to", "wandb"])
+    assert ": its package is not installed. Install " in str(error.value)
     for known in ("tensorboard", "none"):
         parse_arguments([*LINE, "--report_to", known])
 
 
 def test_several_gpus_in_one_process(monkeypatch):
     monkeypatch.setattr(GlodeTrainingArguments, "n_gpu", 2)
-    with pytest.raises(InputError, match="one process with 2 GPUs would pair sentences of the two languages wrongly"):
+    with pytest.raises(InputError, match=" GPUs would pair sentences of the two languages wrongly"):
         parse_arguments(LINE)
