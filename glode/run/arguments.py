@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from glode.corpora.options import SCHEMES
 from glode.errors import InputError
@@ -16,6 +17,7 @@ from glode.training.arguments import GlodeTrainingArguments
 from glode.training.options import check_trainer_options
 
 RECIPES = Path(__file__).parent / "recipes"
+ATTENTIONS = ("eager", *(name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name))
 SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 DESCRIPTION = (
@@ -312,6 +314,8 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
             raise InputError(f"--{name} {value}: expected a number from 1 on.")
     if model.max_tokens < 8:
         raise InputError(f"--max_tokens {model.max_tokens}: expected a number from 8 on.")
+    if "/" not in (attention := model.attn_implementation) and attention not in ATTENTIONS:  # a kernel of the Hub has one
+        raise InputError(f"--attn_implementation {attention}: there is no such attention, only {', '.join(ATTENTIONS)}.")
     if (wanted := training.resume_from_checkpoint) and wanted != "auto":
         stages = Path(training.output_dir, "source_checkpoints"), Path(training.output_dir, "target_checkpoints")
         if not Path(wanted).is_dir() or Path(wanted).resolve().parent not in [stage.resolve() for stage in stages]:

@@ -339,7 +339,9 @@ def test_an_incomplete_backbone(command: Command, backbone: Path, missing: str):
 
 
 def test_an_unknown_attention(command: Command):
-    assert "soft" in command.error(attn_implementation="soft")
+    message = command.error(attn_implementation="soft")
+    assert "--attn_implementation soft: there" in message and ": there is no such attention, only " in message
+    assert "eager" in message and "sdpa" in message
 
 
 def test_the_package_of_the_embedded_encoder_is_missing(command: Command, monkeypatch):
