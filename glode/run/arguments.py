@@ -96,6 +96,9 @@ class DataArguments:
         return list(dict.fromkeys(name.strip() for name in self.target_lang.split(",") if name.strip()))
 
 
+ATTENTION = ["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+
 @dataclass
 class ModelArguments:
     """What is trained."""
@@ -115,7 +118,8 @@ class ModelArguments:
     dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
     projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
     attn_implementation: str = field(
-        default="sdpa", metadata={"help": "Attention of the encoder: sdpa, eager, flash_attention_2."}
+        default="sdpa",
+        metadata={"help": "Attention of the encoder. One that it does not know becomes eager.", "choices": ATTENTION},
     )
 
 

@@ -338,8 +338,10 @@ def test_an_incomplete_backbone(command: Command, backbone: Path, missing: str):
     assert str(directory) in message and "or give a local directory" in message
 
 
-def test_an_unknown_attention(command: Command):
-    assert "soft" in command.error(attn_implementation="soft")
+def test_an_unknown_attention(command: Command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.error(attn_implementation="soft")
+    assert stopped.value.code == 2 and "invalid choice: 'soft'" in capsys.readouterr().err
 
 
 def test_the_package_of_the_embedded_encoder_is_missing(command: Command, monkeypatch):
