@@ -11,12 +11,12 @@ from datasets import Dataset
 from support import ROOT
 from support.hub_server import HubServer
 from support.world import FRAMES
-from test_publishing import TOKEN, commits, content, corpora, environment, train  # noqa: F401 (corpora is a fixture)
 from transformers import pipeline
 
 from glode.errors import InputError
 from glode.features.reach import gold_entities
 from glode.publishing.token_classifier import running_text, tag_names, token_features
+from publishing.test_publishing import TOKEN, commits, content, corpora, environment, train  # noqa: F401 (corpora is a fixture)
 
 TAGS = tag_names(["O", "LOC", "PER"])
 

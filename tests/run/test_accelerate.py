@@ -22,8 +22,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def test_a_recipe_is_what_accelerate_reads(recipe: Path):
     wanted, config = yaml.safe_load(recipe.read_text()), load_config_from_file(str(recipe)).to_dict()
     assert {name: config[name] for name in wanted} == wanted
-    page = (ROOT / "glode/run/recipes" / "accelerate" / "README.md").read_text()
-    assert f"--config_file glode/run/recipes/accelerate/{recipe.name} " in page and recipe.name in recipe.read_text()
+    page = (ROOT / "glode/run/recipes/accelerate/README.md").read_text()
+    assert f"`{recipe.name}`" in page or f"/{recipe.name} " in page
+    assert recipe.name in recipe.read_text()
 
 
 @pytest.mark.slow
