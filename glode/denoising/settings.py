@@ -69,4 +69,5 @@ class DenoisingSettings:
         """The logarithm of what plain betas leave of a label that is refined in the middle of each epoch from the start on, at
         least in the last one."""
         first = min(self.refining_epochs(epochs).start, epochs - 1)
-        return sum(math.log(self._plain_beta((epoch + 0.5) / epochs)) for epoch in range(first, epochs))
+        betas = [self._plain_beta((epoch + 0.5) / epochs) for epoch in range(first, epochs)]
+        return sum(math.log(max(beta, 1e-9)) for beta in betas)  # a weight of 0 keeps nothing, whatever its power
