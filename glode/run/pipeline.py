@@ -15,6 +15,7 @@ from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.columns import list_lengths
 from glode.features.reach import gold_entities, reachable_entities
+from glode.features.strings import string_ids
 from glode.files import write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code
@@ -189,9 +190,14 @@ class Run(Preparation):
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=self.corpora.by_language("target"),
+            target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
         watch(trainer, f"{stage} model")
         return trainer
+
+    def _target_strings(self) -> torch.Tensor | None:
+        """Which target spans are the same string, where that is asked for."""
+        return string_ids(self.corpora.target, self.target, self.length) if self.training.agreement else None
 
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)
