@@ -1,6 +1,7 @@
-"""Learning rates of the parts of a model."""
+"""Learning rates of the parts of a model, and their schedule."""
 
 import torch
+from torch.optim.lr_scheduler import OneCycleLR
 
 
 def give_head_its_rate(optimizer: torch.optim.Optimizer, encoder: torch.nn.Module, rate: float | None) -> torch.optim.Optimizer:
@@ -12,3 +13,11 @@ def give_head_its_rate(optimizer: torch.optim.Optimizer, encoder: torch.nn.Modul
             group["params"] = [parameter for parameter in group["params"] if id(parameter) in inside]
             optimizer.add_param_group({**group, "params": head, "lr": rate})
     return optimizer
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> OneCycleLR:
+    """One linear cycle of the learning rates and of Adam's beta1: each group's rate rises from a 25th for `warmup_steps` of the
+    `steps` and falls to next to nothing, while beta1 goes from 0.95 to 0.85 and back."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    peak = min(warmup_steps, steps - 1) / steps
+    return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=peak, anneal_strategy="linear")
