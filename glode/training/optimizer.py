@@ -19,5 +19,6 @@ def one_cycle(optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -
     """One linear cycle of the learning rates and of Adam's beta1: each group's rate rises from a 25th for `warmup_steps` of the
     `steps` and falls to next to nothing, while beta1 goes from 0.95 to 0.85 and back."""
     rates = [group["lr"] for group in optimizer.param_groups]
-    peak = min(warmup_steps, steps - 1) / steps
-    return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=peak, anneal_strategy="linear")
+    rising = min(warmup_steps, steps - 1)
+    rising = rising if rising > 1 else 0  # a rise that begins at its end is none
+    return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rising / steps, anneal_strategy="linear")
