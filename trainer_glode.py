@@ -19,7 +19,6 @@ from glode.denoising.denoiser import Denoiser
 from glode.denoising.pseudo_labels import PseudoLabels, harden_outside, prune_overlaps
 from glode.errors import InputError
 from glode.fast.preparing import speed_up
-from glode.features.collator import GlodeCollator
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
 from glode.features.streams import TwoStreams, TwoStreamSampler
@@ -27,6 +26,7 @@ from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
+from glode.training.batches import make_collator
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
@@ -90,11 +90,12 @@ class GlodeTrainer(Trainer):
             target = None
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
+        batches = {"keep_target": denoises, "first_position": speed_up(model)}
         super().__init__(
             model=model,
             args=args,
             processing_class=processing_class,
-            data_collator=self._make_collator(model, args, processing_class, denoises),
+            data_collator=make_collator(processing_class, args, model.config.max_span_length, self.mlm, **batches),
             train_dataset=TwoStreams(source, target) if source is not None else None,
             eval_dataset=TwoStreams(dev, None) if dev is not None else None,
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
@@ -117,19 +118,6 @@ class GlodeTrainer(Trainer):
         model.mlm_head.requires_grad_(self.mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
-
-    def _make_collator(self, model: GlodeModel, args: GlodeTrainingArguments, tokenizer, denoises: bool) -> GlodeCollator:
-        return GlodeCollator(
-            tokenizer,
-            model.config.max_span_length,
-            mlm_probability=args.mlm_probability if self.mlm else 0.0,
-            mlm_text=args.mlm_text,
-            mlm_whole_words=args.mlm_whole_words,
-            mlm_hide_masked=args.mlm_hide_masked,
-            keep_target=denoises,
-            seed=args.seed,
-            first_position=speed_up(model),
-        )
 
     def _prepare_denoising(
         self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings

@@ -5,10 +5,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from glode.features.collator import GlodeCollator
 from glode.features.columns import token_set
 from glode.features.streams import TwoStreams
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.batches import make_collator
 from modeling_glode import GlodeModel
 
 RATE = 1e-3  # of a head alone, whatever the rates of training are; it falls linearly
@@ -58,14 +58,7 @@ def fit_head(
 
 def _batches(streams: TwoStreams, tokenizer: PreTrainedTokenizerBase, arguments: GlodeTrainingArguments):
     """Masked batches of both texts, without the words that spans are made of."""
-    collator = GlodeCollator(
-        tokenizer,
-        1,
-        mlm_probability=arguments.mlm_probability,
-        mlm_whole_words=arguments.mlm_whole_words,
-        mlm_hide_masked=arguments.mlm_hide_masked,
-        seed=arguments.seed,
-    )
+    collator = make_collator(tokenizer, arguments, max_span_length=1, masks=True)
     generator, size = np.random.default_rng(arguments.seed), 2 * arguments.per_device_train_batch_size
     for step in range(arguments.mlm_head_warmup_steps):
         rows = streams.__getitems__(generator.integers(len(streams), size=size).tolist())
