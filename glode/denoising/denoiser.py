@@ -161,7 +161,8 @@ class Denoiser:
         Returns:
             What is logged; nothing where nothing is done.
         """
-        if not self.refines_labels or bool((self.pseudo_labels.refined_in >= epoch).all()):
+        refines = self.refines_labels and self.settings.gives_directions
+        if not refines or bool((self.pseudo_labels.refined_in >= epoch).all()):
             return {}
         return OnePass(self.pseudo_labels, self.settings, self.languages, self.strings, self.gather).refine(batches, epoch, beta)
 

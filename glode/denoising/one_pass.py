@@ -55,7 +55,8 @@ class OnePass:
 
     A span's vector is the states of its first and last word, without the center of its language, which is the mean of its types'
     means, as a unit vector. Centers, prototypes (class means over both corpora), thresholds and datastore are of one sample, that
-    of a [`Reservoir`]: every entity span and a share of the O spans, at most `datastore_size`.
+    of a [`Reservoir`]: every entity span and a share of the O spans, at most `datastore_size`. A span of the sample is one of its
+    own neighbours.
 
     A target span stays as it is where its label, the model and the same string elsewhere all say O with at least the probability
     `certain`. The vectors of the others are held in memory while they are at most `datastore_size`; beyond, the corpora are read
@@ -178,7 +179,9 @@ class OnePass:
         """Centers, prototypes, datastore and thresholds. The sample is the same in all processes, and so are they."""
         language, types = sample.when[:, 0], sample.types
         self.centers = self._language_centers(sample.vectors, types, language)
-        vectors = F.normalize(sample.vectors - self.centers[language], dim=-1)
+        vectors = sample.vectors
+        for part in _parts(len(vectors)):  # in place: a large encoder's are gigabytes
+            vectors[part] = self._compared(vectors[part], language[part])
         self.prototypes = Prototypes(self.types, vectors.shape[1], device=vectors.device)
         self.prototypes.vectors = F.normalize(_means(vectors, types, self.types)[0], dim=-1)
         self.datastore: Datastore | None = None
@@ -201,7 +204,7 @@ class OnePass:
 
     def _towards(self, spans: TargetSpans) -> Tensor:
         """The sum of all directions (eq. 10). [spans, types]"""
-        vectors = F.normalize(spans.vectors - self.centers[1 + spans.language], dim=-1)
+        vectors = self._compared(spans.vectors, 1 + spans.language)
         total, types = torch.zeros_like(spans.soft), spans.soft.argmax(-1)
         for side in self.settings.sides:
             thresholds = self.thresholds[side].values[spans.language]
@@ -210,6 +213,10 @@ class OnePass:
             total += self._directions(self._similarity(side, vectors, types, thresholds), thresholds)
         total += spans.others
         return total + spans.predicted if self.settings.self_direction else total
+
+    def _compared(self, vectors: Tensor, language: Tensor) -> Tensor:
+        """Vectors [spans, 2 H] without their languages' centers, as unit vectors; language [spans], 0 for the source."""
+        return F.normalize(vectors - self.centers[language], dim=-1)
 
     def _similarity(self, side: str, vectors: Tensor, types: Tensor | None, thresholds: Tensor | None) -> Tensor:
         """Eq. 7 or 9. [spans, types]"""
@@ -229,8 +236,15 @@ def _vectors(states: Tensor, chosen: Tensor) -> Tensor:
     return torch.cat([states[0][row, first], states[1][row, first + more]], dim=-1)
 
 
+def _parts(number: int, size: int = 2**14) -> Iterator[slice]:
+    """A number of rows, so many at a time."""
+    return (slice(at, at + size) for at in range(0, number, size))
+
+
 def _means(vectors: Tensor, groups: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Of each group the mean of its vectors, zeros where there are none, and how many there are. [groups, D], [groups]"""
-    sums = vectors.new_zeros(number, vectors.shape[1], dtype=torch.float64).index_add_(0, groups, vectors.double())
+    sums = vectors.new_zeros(number, vectors.shape[1], dtype=torch.float64)
+    for part in _parts(len(vectors)):
+        sums.index_add_(0, groups[part], vectors[part].double())
     counts = groups.bincount(minlength=number)
     return (sums / counts.clamp(min=1)[:, None]).to(vectors.dtype), counts

@@ -11,6 +11,7 @@ from support.settings import settings
 from support.spans import double, random_soft, random_windows
 from support.threads import World
 
+from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
 from glode.denoising.one_pass import OnePass, ReadWindows
 from glode.denoising.pseudo_labels import PseudoLabels
@@ -204,23 +205,37 @@ def test_agreement_without_strings_is_refused():
         OnePass(corpora.labels(), settings(agreement=True), corpora.languages)
 
 
-@pytest.mark.parametrize("refines", [True, False])
-def test_the_denoiser_refines_once_an_epoch(refines: bool):
-    class Sometimes(Denoiser):
-        refines_labels = refines
+def test_the_denoiser_refines_once_an_epoch():
+    corpora, read, options = Corpora(0), [], settings(refine="epoch", agreement=True, **OPTIONS)
+    denoiser, restored = (Denoiser(corpora.labels(), options, 2, corpora.languages, strings=corpora.strings) for _ in range(2))
+    assert not denoiser.reads_vectors and Denoiser(corpora.labels(), settings(), 2).reads_vectors
 
-    corpora = Corpora(0)
-    denoiser = Sometimes(corpora.labels(), settings(refine="epoch", **OPTIONS), 2, corpora.languages)
-    assert not denoiser.reads_vectors
-    logged = denoiser.refine_all(lambda: iter(corpora.batches), 0, 0.7)
+    def batches():
+        read.append(1)
+        return iter(corpora.batches)
+
+    assert denoiser.refine_all(batches, 0, 0.7)
     once = denoiser.pseudo_labels.probabilities.clone()
-    assert bool(logged) == refines == (not torch.equal(once, corpora.soft))
-    for epoch in (0, -1):
-        assert denoiser.refine_all(lambda: iter(corpora.batches), epoch, 0.7) == {} or epoch < 0
-        assert torch.equal(denoiser.pseudo_labels.probabilities, once) or not refines
-    restored = Sometimes(corpora.labels(), settings(refine="epoch", **OPTIONS), 2, corpora.languages)
+    assert not torch.equal(once, corpora.soft)
+    assert denoiser.refine_all(batches, 0, 0.7) == {} and len(read) == 1
     restored.load_state_dict(denoiser.state_dict())
+    assert restored.refine_all(batches, 0, 0.7) == {} and len(read) == 1
     for one in (denoiser, restored):
-        one.refine_all(lambda: iter(corpora.batches), 1, 0.7)
+        assert one.refine_all(batches, 1, 0.7)
     assert torch.equal(denoiser.pseudo_labels.probabilities, restored.pseudo_labels.probabilities)
-    assert refines == (not torch.equal(denoiser.pseudo_labels.probabilities, once))
+    assert not torch.equal(denoiser.pseudo_labels.probabilities, once)
+
+
+@pytest.mark.parametrize("denoising", ["none", "self-training", "confidence"])
+def test_what_refines_nothing_reads_nothing(denoising: str):
+    corpora = Corpora(0)
+    options = settings(refine="epoch", denoising=denoising, agreement=denoising != "none")
+    denoiser = denoiser_class(denoising)(corpora.labels(), options, 2, corpora.languages)
+    assert denoiser.refine_all(lambda: pytest.fail("the corpora were read"), 3, 0.5) == {}
+    assert torch.equal(denoiser.pseudo_labels.probabilities, corpora.soft)
+
+
+@pytest.mark.parametrize("denoising", ["contproto", "colada"])
+def test_a_baseline_that_acts_in_a_step_keeps_to_it(denoising: str):
+    denoiser = denoiser_class(denoising)(Corpora(0).labels(), settings(refine="epoch", denoising=denoising), 2)
+    assert denoiser.reads_vectors and denoiser.settings.refine == "step"
