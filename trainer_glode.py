@@ -170,10 +170,9 @@ class GlodeTrainer(Trainer):
         return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        if self.args.one_cycle and self.lr_scheduler is None:
+        if self.args.one_cycle:
             warmup = self.args.get_warmup_steps(num_training_steps)
             self.lr_scheduler = one_cycle(optimizer or self.optimizer, warmup, num_training_steps)
-            self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
     # --------------------------------------------------------------------------------------------------------------- loss

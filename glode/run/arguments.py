@@ -39,7 +39,10 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
         lambda value: 0 <= value <= 1,
     ),
     "from 0 on": (
-        ("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
+        (
+            *("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
+            *("mlm_head_warmup_steps",),
+        ),
         lambda value: 0 <= value < math.inf,
     ),
 }

@@ -169,12 +169,12 @@ class Run(Preparation):
     def _fit_head(self, model: GlodeModel) -> None:
         """Fit a language model's head that the encoder came without, once a run, or say that there is none."""
         steps = self.training.mlm_head_warmup_steps
-        if steps and self.fitted_head is None:
+        if self.fitted_head:
+            model.mlm_head.load_state_dict(self.fitted_head)
+        elif steps:
             losses = fit_head(model, self.tokenizer, self.source, self.target, self.training)
             self.fitted_head = {name: tensor.cpu() for name, tensor in model.mlm_head.state_dict().items()}
             self._say("language", f"a fresh head is fitted for {steps} steps: loss {losses[0]:.2f}, then {losses[-1]:.2f}")
-        elif steps:
-            model.mlm_head.load_state_dict(self.fitted_head)
         elif self.fitted_head is None:
             self.fitted_head = {}
             self._say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")

@@ -254,8 +254,6 @@ class GlodeTrainingArguments(TrainingArguments):
             raise InputError(
                 f"--one_cycle is a schedule of its own, as is --lr_scheduler_type {self.lr_scheduler_type.value}. Leave one out."
             )
-        if self.mlm_head_warmup_steps < 0:
-            raise InputError(f"--mlm_head_warmup_steps {self.mlm_head_warmup_steps}: expected a number of steps, 0 for none.")
 
     @property
     def denoising_settings(self) -> DenoisingSettings:
