@@ -29,6 +29,7 @@ from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
@@ -52,6 +53,7 @@ class Run(Preparation):
         super().__init__(data, model, training, run, memory)
         self.repository = open_repository_or_go_on(self) if training.push_to_hub else None
         self.predictions: dict[str, list] = {}
+        self.fitted_head: dict[str, torch.Tensor] | None = None
 
     def stages(self) -> GlodeTrainer:
         """Run the stages that the arguments ask for.
@@ -67,7 +69,7 @@ class Run(Preparation):
         if before := finished_run(self.training, self.run):
             return self._finished_stages(before)
         labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
-        trainer = self.trainer(self.fresh_model(), "source") if labels_are_there else self.source_stage()
+        trainer = self.trainer(self.fresh_model("source"), "source") if labels_are_there else self.source_stage()
         return trainer if self.run.stage == "source" else self.target_stage(self.pseudo_labels(trainer))
 
     def source_stage(self) -> GlodeTrainer:
@@ -78,7 +80,7 @@ class Run(Preparation):
             trainer = self.trainer(self._load_source_model(Path(directory)), "source")
         else:
             self.heading("stage 1: source model")
-            trainer = self.trainer(self.fresh_model(), "source")
+            trainer = self.trainer(self.fresh_model("source"), "source")
             self._train(trainer, "source")
             self._save(trainer, write_whole(self.output / "source_model", owner=self.main), with_fingerprint=True)
         self.metrics["cost"]["source_stage"] = watch.read()
@@ -105,7 +107,7 @@ class Run(Preparation):
         """Train the target model on the labels, which are refined meanwhile; its scores."""
         self.heading("stage 2: target model")
         watch = Stopwatch()
-        trainer = self.trainer(self.fresh_model(), "target", labels)
+        trainer = self.trainer(self.fresh_model("target"), "target", labels)
         self._train(trainer, "target")
         self._save(trainer, write_into(self.output, owner=self.main))
         self.metrics["cost"]["target_stage"] = watch.read()
@@ -155,10 +157,27 @@ class Run(Preparation):
 
     # ---------------------------------------------------------------------------------------------------- models, trainers
 
-    def fresh_model(self) -> GlodeModel:
-        """The same initial model for both stages and on all processes."""
+    def fresh_model(self, stage: str) -> GlodeModel:
+        """The same initial model for both stages and on all processes; a fresh language model's head is fitted for a stage that
+        reads with it."""
         set_seed(self.training.seed)
-        return fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
+        model = fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
+        if needs_warmup(model, self.training, stage):
+            self._fit_head(model)
+        return model
+
+    def _fit_head(self, model: GlodeModel) -> None:
+        """Fit a language model's head that the encoder came without, once a run, or say that there is none."""
+        steps = self.training.mlm_head_warmup_steps
+        if self.fitted_head:
+            model.mlm_head.load_state_dict(self.fitted_head)
+        elif steps:
+            losses = fit_head(model, self.tokenizer, self.source, self.target, self.training)
+            self.fitted_head = {name: tensor.cpu() for name, tensor in model.mlm_head.state_dict().items()}
+            self._say("language", f"a fresh head is fitted for {steps} steps: loss {losses[0]:.2f}, then {losses[-1]:.2f}")
+        elif self.fitted_head is None:
+            self.fitted_head = {}
+            self._say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")
 
     def trainer(self, model: GlodeModel, stage: str, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
         """The trainer of a stage, "source" or, with pseudo labels, "target"."""

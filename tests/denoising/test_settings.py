@@ -44,6 +44,17 @@ def test_the_paper_refines_from_the_third_of_eight_epochs():
     assert DenoisingSettings(refine_start=0.3).refining_epochs(10).start == 3
 
 
+def test_a_weight_may_stay_for_an_epoch():
+    """(e - 1) / (E - 1) for epochs from 1, whatever part of the epoch is done."""
+    settings = DenoisingSettings(beta_schedule="epoch")
+    for epoch in range(2, 8):
+        for done in (epoch / 8, (epoch + 0.9) / 8):
+            assert settings.beta(epoch, 8, done) == pytest.approx(0.95 - 0.15 * epoch / 7)
+    papers = math.prod(0.95 - 0.15 * epoch / 7 for epoch in range(2, 8))
+    assert [left_of_a_first_label(settings, epochs) for epochs in (2, 8, 20)] == pytest.approx([papers] * 3)
+    assert DenoisingSettings(beta_schedule="epoch", refine_start=0.0, beta_epochs=1).beta(0, 1, 0.5) == 0.95
+
+
 def left_of_a_first_label(settings: DenoisingSettings, epochs: int) -> float:
     """The product of the weights with which a label is kept that is refined in the middle of each epoch."""
     betas = [settings.beta(epoch, epochs, (epoch + 0.5) / epochs) for epoch in range(epochs)]
