@@ -94,11 +94,13 @@ def load_finder(name: str, settings: FinderSettings) -> Finder:
         InputError: there is no such model, or one of another kind, or no such device.
     """
     try:
-        kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
+        config, reason = PretrainedConfig.get_config_dict(name)[0], "there is none."
     except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--model {name} has no config.json that can be read: {reason}") from error
-    return (SpanFinder if kind == GlodeModel.config_class.model_type else TokenFinder)(name, settings)
+        config, reason = {}, " ".join(str(error).split())[:200]
+    if not config:
+        raise InputError(f"--model {name} has no config.json that can be read: {reason}")
+    ours = config.get("model_type") == GlodeModel.config_class.model_type
+    return (SpanFinder if ours else TokenFinder)(name, settings)
 
 
 def load_token_classifier(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -13,7 +13,7 @@ CORRECT, WRONG_TYPE, WRONG_BORDERS, BOTH, MISSED, SPURIOUS = KINDS = (
     "correct",
     "wrong type",
     "wrong borders",
-    "wrong type and borders",
+    "both wrong",
     "missed",
     "spurious",
 )
