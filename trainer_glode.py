@@ -1,8 +1,10 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from glode.training.callbacks import DenoisingCallback, InterruptCallback, Sampl
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate
+from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
 from modeling_glode import GlodeModel
@@ -55,6 +58,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
+        target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -75,6 +79,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: PseudoLabels | None = None,
         target_references: Sequence | None = None,
         languages: dict[str, range] | None = None,
+        target_strings: Tensor | None = None,
         **kwargs,
     ):
         denoises = pseudo_labels is not None
@@ -99,7 +104,7 @@ class GlodeTrainer(Trainer):
         self.interrupt = InterruptCallback()
         self.loss_means = LossMeans(self._gather)
         if pseudo_labels is not None:
-            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references)
+            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references, target_strings)
         if source is not None:
             self._prepare_streams(source, target)
             self.add_callback(SamplerCallback(self.sampler))
@@ -124,7 +129,7 @@ class GlodeTrainer(Trainer):
         )
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None
+        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -136,9 +141,10 @@ class GlodeTrainer(Trainer):
             languages=torch.from_numpy(language_of),
             gather=self._gather,
             rank=self.accelerator.process_index,
+            strings=strings,
         )
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
-        self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log)
+        self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
 
     def _prepare_streams(self, source: Dataset, target: Dataset | None) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
@@ -175,7 +181,7 @@ class GlodeTrainer(Trainer):
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
         spans = {name: inputs.pop(name) for name in SPAN_COLUMNS}
-        projecting = self.denoiser is not None or self.contrastive
+        projecting = self.contrastive or (self.denoiser is not None and self.denoiser.reads_vectors)
         outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
         rows, is_span = self.args.per_device_train_batch_size, spans["span_mask"]
         types, log_probabilities = [spans["labels"][:rows]], outputs.logits.log_softmax(-1)
@@ -202,11 +208,12 @@ class GlodeTrainer(Trainer):
         losses = nll(log_probabilities, spans["labels"][:rows])
         return reduce_spans(losses, spans["span_mask"][:rows], self.args.loss_reduction, self.mean_spans[0])
 
-    def _denoise(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
+    def _denoise(self, denoiser: Denoiser, projection: Tensor | None, spans: dict[str, Tensor]) -> Tensor:
         """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
         words, length, types]."""
-        soft = denoiser.step(projection.detach(), **spans, step=self.state.global_step, beta=self.beta())
-        return prune_overlaps(soft, spans["span_mask"][len(projection) - len(soft) :]) if self.args.prune_pseudo_labels else soft
+        vectors = None if projection is None else projection.detach()
+        soft = denoiser.step(vectors, **spans, step=self.state.global_step, beta=self.beta())
+        return prune_overlaps(soft, spans["span_mask"][-len(soft) :]) if self.args.prune_pseudo_labels else soft
 
     def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:
         """L_tgt: [target rows, words, length, types], the same, bool [target rows, words, length]."""
@@ -228,9 +235,26 @@ class GlodeTrainer(Trainer):
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        settings = self.args.denoising_settings
-        epoch = settings.refine_start_epoch if self.state.epoch is None else int(self.state.epoch)
-        return settings.beta(epoch, self.state.global_step / max(self.state.max_steps, 1))
+        settings, epochs = self.args.denoising_settings, self.epochs
+        epoch = epochs - 1 if self.state.epoch is None else int(self.state.epoch)
+        return settings.beta(epoch, epochs, self.state.global_step / max(self.state.max_steps, 1))
+
+    @property
+    def epochs(self) -> int:
+        """Of the run, the last of which may be cut."""
+        return self.state.num_train_epochs or math.ceil(self.args.num_train_epochs)
+
+    def refine_labels(self, epoch: int) -> dict[str, float]:
+        """With `--refine epoch`, refine all pseudo labels as an epoch begins, unless that is done; what is logged of it."""
+        if self.denoiser is None or self.denoiser.settings.refine != "epoch":
+            return {}
+        beta = self.denoiser.settings.beta(epoch, self.epochs, (epoch + 0.5) / self.epochs)
+        if beta is None:
+            return {}
+        collator = dataclasses.replace(self.data_collator, mlm_probability=0.0)
+        place = (self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
+        reader = CorpusReader(self.model, self.train_dataset, collator, self._read, *place)
+        return self.denoiser.refine_all(reader.read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the parts of the loss, over all processes and the steps since the last log line.
@@ -256,13 +280,15 @@ class GlodeTrainer(Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
-        inputs = self._prepare_inputs(inputs)
-        return None, entities_by_word(self._logits(model, inputs), inputs["span_mask"]), inputs["window"]
+        inputs, outputs = self._read(model, inputs)
+        return None, entities_by_word(outputs.logits, inputs["span_mask"]), inputs["window"]
 
     @torch.no_grad()
-    def _logits(self, model, inputs: dict[str, Tensor]) -> Tensor:
+    def _read(self, model, batch: dict[str, Tensor], **options) -> tuple[dict[str, Tensor], Any]:
+        """A batch where the model lies, and what the model says of it."""
+        inputs = self._prepare_inputs(batch)
         with self.accelerator.autocast():
-            return model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}).logits
+            return inputs, model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}, **options)
 
     def predict_entities(self, windows: Dataset, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
@@ -279,9 +305,8 @@ class GlodeTrainer(Trainer):
         self.model.eval()
         dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
         for batch in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
-            inputs = self._prepare_inputs(batch)
-            probabilities = self._logits(self.model, inputs).softmax(-1)
-            labels.write(inputs["window"], inputs["own_start"], probabilities, gather=self._gather)
+            inputs, outputs = self._read(self.model, batch)
+            labels.write(inputs["window"], inputs["own_start"], outputs.logits.softmax(-1), gather=self._gather)
         return labels
 
     def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:

@@ -52,7 +52,7 @@ class CardFacts:
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
         source_is_given: whether the source model, or its pseudo labels, were there before this run.
-        refined: whether the pseudo labels were refined, which begins with `refine_start_epoch`.
+        refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
         best_checkpoint: whether the source development F1 chose the checkpoint.
         history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
     """
@@ -84,7 +84,7 @@ class CardFacts:
     source_is_given: bool
     denoising: str
     refined: bool
-    refine_start_epoch: int
+    first_refining_epoch: int
     best_checkpoint: bool
     learning_rate: float
     batch_size: int
