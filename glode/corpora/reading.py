@@ -26,7 +26,7 @@ from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-VERSION = 5  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 6  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 
@@ -128,11 +128,14 @@ def label(
 def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool, options: ReadingOptions) -> TagReading | None:
     """What the tags of a corpus mean; None where it has none, or where it needs none and they are something else."""
     census, types, tagged, seen, whole = TagCensus(), dict[str, int](), False, False, False
+    typed = alike = 0
     for raw in sentences:
         seen = seen or bool(raw.words)
         if raw.tags is not None:
             tagged = True
             census.add(raw.tags, raw.lines, bool(raw.words))
+            pairs = [(word, tag) for word, tag in zip(raw.words, raw.tags, strict=False) if tag not in (None, "O")]
+            typed, alike = typed + len(pairs), alike + sum(word.casefold() == str(tag).casefold() for word, tag in pairs)
         whole = whole or bool(raw.words and (raw.tags is None or None not in raw.tags))
         for _, _, name in raw.entities or ():
             types.setdefault(name, raw.place)
@@ -146,6 +149,10 @@ def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool
     if not tagged:
         return None
     try:
+        if 2 * alike > typed:
+            raise NoTags(
+                f"{source}: most tags are their words once more, as lemmas are. Name the column of the tags by --tag_column."
+            )
         return read_tags(census, source, unit, options.scheme, settled=options.tag_column is not None)
     except NoTags:
         if labelled:
