@@ -1,9 +1,12 @@
 """Protects against silent misreadings of what the field's data sets and tools write: the right entities, or one message."""
 
+import gzip
 from pathlib import Path
 
 import pytest
-from support.corpora import entities_of, message_of, written
+from support.corpora import entities_of, message_of, notes_of, written
+
+from glode.corpora.reading import read_corpus
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -49,6 +52,74 @@ REFUSED = {
 def test_columns_are_refused(tmp_path: Path, kind: str):
     text, message = REFUSED[kind]
     assert message in message_of(written(tmp_path / "a.tsv", text))
+
+
+NO_TEXT = {
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "the content is a pointer of Git LFS"),
+    "a zip": (b"PK\x03\x04\x14\0", "the content is an archive or a spreadsheet"),
+    "gzip": (gzip.compress(b"Lena O\n"), "the content is packed by gzip"),
+    "UTF-16": ("Lena O\n".encode("utf-16"), "the content is UTF-16. Convert"),
+    "a web page": (b"<!DOCTYPE html>\n<html>\n", "the content is a web page"),
+    "XML": (b"<?xml version='1.0'?>\n", "the content is XML, which is not read"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+@pytest.mark.parametrize("name", ["a.conll", "a.txt", "a.jsonl"])
+def test_what_is_no_text_is_named(tmp_path: Path, kind: str, name: str):
+    content, message = NO_TEXT[kind]
+    text = message_of(written(tmp_path / name, content), labelled=name != "a.txt")
+    assert "whatever its name says, the content is" in text and message in text
+
+
+def test_numbers_before_lines_of_text(tmp_path: Path):
+    path = written(tmp_path / "deu-sentences.txt", "1\tLena lebt.\n2\tEs regnet.\n4\tKiel.\n")
+    assert [words for words, _ in entities_of(path, labelled=False)] == [
+        ["Lena", "lebt", "."],
+        ["Es", "regnet", "."],
+        ["Kiel", "."],
+    ]
+    assert "numbers before a line left out" in next(read_corpus(str(path), False))["notes"][0]
+
+
+NO_PLAIN_TEXT = {
+    "records": ('{"text": "Lena"}\n{"text": "Ott"}\n', "records of JSON, one a line, are no plain text"),
+    "marks": ("<PER>Lena</PER> lebt .\n<LOC>Kiel</LOC> auch .\n", "Take the marks away"),
+    "a table": ("7\tdeu\tLena lebt.\n3\tdeu\tEs regnet.\n", "tabs, as a table has. Keep"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PLAIN_TEXT)
+def test_what_is_no_plain_text_is_refused(tmp_path: Path, kind: str):
+    text, message = NO_PLAIN_TEXT[kind]
+    assert message in message_of(written(tmp_path / "a.txt", text), labelled=False)
+
+
+def test_triggers_of_events_are_no_entities(tmp_path: Path):
+    written(tmp_path / "a.ann", "T1\tPER 0 4\tLena\nT2\tMarry 5 13\theiratet\nE1\tMarry:T2 Who:T1\nR1\tx Arg1:T1 Arg2:T2\n")
+    path = written(tmp_path / "a.txt", "Lena heiratet Otto\n")
+    assert entities_of(path) == [(["Lena", "heiratet", "Otto"], [(0, 1, "PER")])]
+    assert notes_of(path) == {"triggers of events left out": 1}
+
+
+def test_two_lists_of_tags_in_a_record(tmp_path: Path):
+    record = {"tokens": ["Lena", "lebt"], "tags": ["NN", "VV"], "ner": ["B-PER", "O"]}
+    path = written(tmp_path / "a.json", [record])
+    assert "tags and ner may both be the words' tags. Name" in (message := message_of(path))
+    assert "may both be the words' tags" in message
+    assert entities_of(path, tag_column="ner") == [(["Lena", "lebt"], [(0, 1, "PER")])]
+
+
+def test_ends_that_are_inside(tmp_path: Path):
+    texts = ("Lena lebt", "Otto auch", "Anna nicht")
+    path = written(tmp_path / "a.json", [{"text": text, "entities": [[0, 3, "PER"]]} for text in texts])
+    assert "entities end one letter before their word does" in message_of(path)
+
+
+def test_label_studio_says_which_text(tmp_path: Path):
+    value = {"start": 0, "end": 4, "labels": ["PER"]}
+    task = {"data": {"title": "Lena", "text": "Otto auch"}, "annotations": [{"result": [{"to_name": "title", "value": value}]}]}
+    assert entities_of(written(tmp_path / "a.json", [task])) == [(["Lena"], [(0, 1, "PER")])]
 
 
 def test_what_is_refused_is_settled_by_an_option(tmp_path: Path):
