@@ -77,4 +77,4 @@ class DenoisingSettings:
         least in the last one."""
         first = min(self.refining_epochs(epochs).start, epochs - 1)
         betas = (self._plain_beta(self._done(epoch, epochs, (epoch + 0.5) / epochs)) for epoch in range(first, epochs))
-        return sum(map(math.log, betas))
+        return sum(math.log(max(beta, 1e-9)) for beta in betas)  # a weight of 0 keeps nothing, whatever its power

@@ -21,7 +21,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 1 on": (
         (
             *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
-            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "refine_start_epoch"),
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "beta_epochs"),
             *("datastore_size",),
         ),
         lambda value: value >= 1,
@@ -34,7 +34,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 0 to 1": (
         (
             *("neighbor_share", "prototype_decay", "beta_start", "beta_end", "datastore_outside_share", "mlm_probability"),
-            *("confidence_threshold", "dropout"),
+            *("confidence_threshold", "dropout", "refine_start"),
         ),
         lambda value: 0 <= value <= 1,
     ),

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers.utils import logging
 
 from glode.corpora.hub import load_hub_corpus
-from glode.corpora.labels import map_types, types_of
+from glode.corpora.labels import map_types, parse_label_map, types_of
 from glode.corpora.memory import from_memory
 from glode.corpora.options import ReadingOptions
 from glode.corpora.reading import load_corpus
@@ -177,11 +177,7 @@ def _map_labels(corpora: Corpora, text: str) -> None:
     Raises:
         InputError: it is not OLD=NEW,OLD=NEW, or no corpus has a type that it names.
     """
-    pairs = [pair.split("=") for pair in text.split(",")]
-    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
-        raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
-    mapping = {old.strip(): new.strip() for old, new in pairs}
-    given = corpora.present()
+    mapping, given = parse_label_map(text), corpora.present()
     known = set().union(*map(types_of, given.values()))
     if unknown := sorted(set(mapping) - known):
         raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")

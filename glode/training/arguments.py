@@ -240,16 +240,6 @@ class GlodeTrainingArguments(TrainingArguments):
                 "--train_projection trains the vectors of --refine step; --refine epoch compares the model's own states. "
                 "Leave one of them out."
             )
-        if not (0 <= self.refine_start <= 1 and self.beta_epochs >= 1):
-            raise InputError(
-                f"--refine_start {self.refine_start} --beta_epochs {self.beta_epochs}: the first is a share of the training, "
-                "from 0 to 1, the second a number of epochs from 1."
-            )
-        if not (0 < self.beta_end <= 1 and 0 < self.beta_start <= 1):
-            raise InputError(
-                f"--beta_start {self.beta_start} --beta_end {self.beta_end}: a weight of the old label lies above 0 and is at "
-                "most 1."
-            )
         if self.one_cycle and self.lr_scheduler_type != "linear":
             raise InputError(
                 f"--one_cycle is a schedule of its own, as is --lr_scheduler_type {self.lr_scheduler_type.value}. Leave one out."

@@ -73,16 +73,17 @@ def test_weights_that_keep_all_of_a_label_keep_it_at_any_length():
     assert left_of_a_first_label(DenoisingSettings(beta_start=1.0, beta_end=1.0), 3) == 1.0
 
 
+def test_a_weight_of_nothing_keeps_nothing():
+    settings = DenoisingSettings(beta_start=0.0, beta_end=0.0)
+    assert settings.beta(2, 3, 0.9) == 0 and left_of_a_first_label(settings, 20) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"agreement": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"self_direction": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"refine": "epoch", "train_projection": True}, "--train_projection trains the vectors of --refine step"),
-        ({"refine_start": 2.0}, "the first is a share of the training, from 0 to 1"),
-        ({"beta_epochs": 0}, "the first is a share of the training, from 0 to 1"),
-        ({"beta_end": 0.0}, "a weight of the old label lies above 0"),
-        ({"beta_start": 1.1}, "a weight of the old label lies above 0"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options: dict, message: str, tmp_path):
