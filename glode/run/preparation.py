@@ -106,7 +106,8 @@ class Preparation:
 
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
-        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
+        cut = self.model_arguments.cut_sentences
+        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
 
     def _say_what(self) -> None:
         """The first lines of a run: what it takes, and how to give it one's own."""
