@@ -1,12 +1,8 @@
 """What a run is told: the arguments of the command line and of `--config` files, and the help on them."""
 
 import dataclasses
-<<<<<<< HEAD
 import math
-from collections.abc import Callable, Sequence
-=======
-from collections.abc import Mapping, Sequence
->>>>>>> h/breaker
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -346,6 +342,8 @@ def _config_arguments(path: str, known: Mapping[str, int | str | None]) -> list[
         is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
         if not isinstance(value, str) and not (is_list and (known[name] in ("*", "+") or len(value) < 2)):
             raise InputError(f"{path}: {name} cannot be {value}. Give one value, or a plain list to an option of several.")
+        if known[name] == "?" and isinstance(value, str):  # a switch: YAML has two more words for it than argparse
+            values[name] = {"on": "true", "off": "false"}.get(value.lower(), value)
     lists = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value not in _NOTHING}
     return [part for name, value in lists.items() for part in (f"--{name}", *map(str, value))]
 
