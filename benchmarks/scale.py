@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from unittest import mock
@@ -157,7 +158,7 @@ def one_size(options: argparse.Namespace) -> dict:
         source, target = (Dataset.from_file(str(Path(options.work, name))) for name in ("source", str(options.sentences)))
         labels = GlodeTrainer(model, arguments, tokenizer).empty_pseudo_labels(target)
         trainer = GlodeTrainer(model, arguments, tokenizer, source=source, target=target, pseudo_labels=labels)
-    denoiser, refresh = trainer.denoiser, trainer.denoising_callback._refresh
+    denoiser, refresh = trainer.denoiser, partial(trainer.denoising_callback._refresh, refined={})
     with meter.measure("labels"):  # as if a source model had given them
         for block in labels.probabilities.split(50_000):
             block.copy_((2 * torch.randn(block.shape, generator=vectors.generator) + torch.tensor([4.0, 0, 0, 0])).softmax(-1))
