@@ -21,6 +21,8 @@ def write_whole(path: Path, owner: bool = True, first_wins: bool = False) -> Ite
     """
     partial = path.with_name(f".{path.name}" + (f".{os.getpid()}" if first_wins else ""))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if owner:
+        remove(partial)  # of a writer that was killed
     try:
         yield partial
     except BaseException:
@@ -40,6 +42,25 @@ def write_whole(path: Path, owner: bool = True, first_wins: bool = False) -> Ite
         if not (first_wins and path.exists()):
             raise
         remove(partial)
+
+
+@contextmanager
+def write_into(directory: Path, owner: bool = True) -> Iterator[Path]:
+    """A directory to write files in; when the block ends, each takes its place in `directory`, whole, beside what is there.
+
+    Args:
+        owner: see `write_whole`.
+    """
+    new = directory / ".new"
+    try:
+        with write_whole(new / "files", owner) as partial:
+            yield partial
+        if owner:
+            for path in sorted((new / "files").iterdir()):
+                path.replace(directory / path.name)
+    finally:
+        if owner:
+            remove(new)
 
 
 def remove(path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glode.files import write_whole
+from glode.files import write_into, write_whole
 
 
 def write(partial: Path, text: str) -> None:
@@ -78,3 +78,27 @@ def test_another_process_may_be_first_at_the_last_moment(tmp_path: Path, monkeyp
         write_directory(partial, "mine")
         monkeypatch.setattr(Path, "replace", late)
     assert read(path) == "the other's" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_gone(tmp_path: Path):
+    path = tmp_path / "name"
+    write_directory(tmp_path / ".name", "of a killed writer")
+    with write_whole(path) as partial:
+        assert not partial.exists()
+        write(partial, "whole")
+    assert read(path) == "whole"
+
+
+def test_files_take_their_places_beside_others(tmp_path: Path):
+    (tmp_path / "other").write_text("stays")
+    (tmp_path / "part").write_text("old")
+    with write_into(tmp_path) as partial:
+        write_directory(partial, "new")
+        with write_into(tmp_path, owner=False) as others:
+            assert others == partial
+        assert (tmp_path / "part").read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"other": "stays", "part": "new"}
+    with pytest.raises(OSError), write_into(tmp_path) as partial:
+        write_directory(partial, "newer")
+        raise OSError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"other": "stays", "part": "new"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer, Trainer, set_seed
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.columns import list_lengths
 from glode.features.reach import gold_entities, reachable_entities
-from glode.files import write_whole
+from glode.files import write_into, write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
@@ -78,11 +79,7 @@ class Run(Preparation):
             self.heading("stage 1: source model")
             trainer = self.trainer(self.fresh_model(), "source")
             self._train(trainer, "source")
-            with write_whole(self.output / "source_model", owner=self.main) as partial:
-                trainer.save_model(str(partial), _internal_call=True)  # the end of the run pushes it, with its card
-                if self.main:
-                    self.fingerprint.write(partial)
-            trainer.accelerator.wait_for_everyone()
+            self._save(trainer, write_whole(self.output / "source_model", owner=self.main), with_fingerprint=True)
         self.metrics["cost"]["source_stage"] = watch.read()
         self.metrics["source_model"] = self._scores(trainer)
         return trainer
@@ -109,10 +106,10 @@ class Run(Preparation):
         watch = Stopwatch()
         trainer = self.trainer(self.fresh_model(), "target", labels)
         self._train(trainer, "target")
-        trainer.save_model(str(self.output), _internal_call=True)  # the end of the run pushes it, with its card
+        self._save(trainer, write_into(self.output, owner=self.main))
         self.metrics["cost"]["target_stage"] = watch.read()
         self.metrics["target_model"] = self._scores(trainer)
-        self.metrics["pseudo_labels"] = trainer.denoising_callback.history
+        self.metrics["pseudo_labels"] = trainer.pseudo_label_history
         if self.run.export_token_classifier:
             self.token_classifier(trainer)
         return trainer
@@ -137,9 +134,7 @@ class Run(Preparation):
         entities = teacher.pseudo_entities(len(self.corpora.target))
         trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
         directory = self.output / "token_classifier"
-        with write_whole(directory, owner=self.main) as partial:
-            trainer.save_model(str(partial))
-        trainer.accelerator.wait_for_everyone()
+        self._save(trainer, write_whole(directory, owner=self.main))
         self.metrics["cost"]["token_classifier"] = watch.read()
         scores = self.metrics["token_classifier"] = {}
         for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
@@ -195,6 +190,15 @@ class Run(Preparation):
 
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)
+
+    def _save(self, trainer: Trainer, place: AbstractContextManager[Path], with_fingerprint: bool = False) -> None:
+        """Save a trainer's model and tokenizer, whole or not at all; all processes take part."""
+        with place as partial:
+            trainer.accelerator.wait_for_everyone()  # what a killed run has left there is gone by now
+            trainer.save_model(str(partial), _internal_call=True)  # the end of the run pushes it, with its card
+            if with_fingerprint and self.main:
+                self.fingerprint.write(partial)
+        trainer.accelerator.wait_for_everyone()
 
     def _train(self, trainer: GlodeTrainer, stage: str) -> None:
         """Train a stage, from its newest checkpoint where the run is resumed.

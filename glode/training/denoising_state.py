@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glode.errors import InputError
+from glode.files import write_whole
 
 DENOISING_STATE = "denoising_state.safetensors"
 _HISTORY = "pseudo_label_history"
@@ -15,10 +16,9 @@ _HISTORY = "pseudo_label_history"
 
 def save_denoising(path: Path, state: dict[str, Tensor], history: list[dict]) -> None:
     """Write both, whole or not at all."""
-    partial = path.with_name(f".{path.name}")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-    save_file(tensors, partial, metadata={_HISTORY: json.dumps(history)})
-    partial.replace(path)
+    with write_whole(path) as partial:
+        save_file(tensors, partial, metadata={_HISTORY: json.dumps(history)})
 
 
 def load_denoising(path: Path) -> tuple[dict[str, Tensor], list[dict]]:
