@@ -25,6 +25,7 @@ from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
+from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
@@ -273,16 +274,37 @@ class GlodeTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------------------ pseudo labels
 
-    def assign_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
-        """Soft labels of every span of the target text, from this trainer's (source) model."""
-        labels = self.empty_pseudo_labels(windows)
+    def assign_pseudo_labels(
+        self, windows: Dataset, temperature: float = 1.0, others: PseudoLabels | None = None, number: int = 0
+    ) -> PseudoLabels:
+        """Soft labels of every span of the target text, from this trainer's (source) model.
+
+        Args:
+            temperature: what the logits are divided by.
+            others: the mean of `number` other teachers' labels; it becomes the mean of theirs and these.
+        """
+        labels = others or self.empty_pseudo_labels(windows)
         self.model.eval()
         dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
         for batch in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
             inputs = self._prepare_inputs(batch)
-            probabilities = self._logits(self.model, inputs).softmax(-1)
-            labels.write(inputs["window"], inputs["own_start"], probabilities, gather=self._gather)
+            window, own_start = inputs["window"], inputs["own_start"]
+            probabilities = (self._logits(self.model, inputs) / temperature).softmax(-1)
+            new = None
+            if number:  # a window that fills up the last batch of several processes is there twice, and counts once
+                new = labels.refined_in[window] < number
+                before = labels.read(window, own_start, probabilities.shape[1])
+                probabilities = before + (probabilities - before) / (number + 1)
+            labels.write(window, own_start, probabilities, number or -1, new, self._gather)
+        labels.refined_in.fill_(-1)
         return labels
+
+    def fit_temperature(self) -> float:
+        """The temperature at which this model is as sure as it is right on the development set."""
+        self.model.eval()
+        prepared = map(self._prepare_inputs, self.get_eval_dataloader())
+        batches = ((inputs, self._logits(self.model, inputs)) for inputs in prepared)
+        return fit_temperature(*gold_logits(batches, self.eval_dataset.source, self._gather))
 
     def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
         """Pseudo labels of target windows, all "O", in memory or in a file."""

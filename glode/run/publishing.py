@@ -9,8 +9,10 @@ from transformers.utils import logging
 from glode.errors import InputError
 from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
+from glode.run.arguments import numbered
 from glode.run.corpora import files_by_language
 from glode.run.embedded import DEMO_BACKBONE
+from glode.run.given_labels import are_records
 from glode.run.preparation import Preparation, refines
 from glode.run.report import part_names, say
 
@@ -23,7 +25,7 @@ def finish(run: Preparation) -> None:
     Raises:
         InputError: the Hub cannot be reached or refuses. All files are written by then.
     """
-    if not run.main or (run.last_stage == "source" and run.run.source_model):  # which is somebody else's
+    if not run.main or (run.last_stage == "source" and run.run.teachers):  # which is somebody else's
         return
     directory = run.model_directory
     copy_code(directory)
@@ -78,7 +80,7 @@ def card_facts(run: Preparation) -> CardFacts:
     scores = metrics.get(f"{run.last_stage}_model", {})
     test = scores.get("test", {}).get("strict")
     history = metrics.get("pseudo_labels", [])
-    epochs = metrics["epochs"].get("target", training.num_train_epochs)
+    epochs = metrics["epochs"].get(numbered("target", options.rounds), training.num_train_epochs)
     source_name, target_name = _corpus_names(run)
     base_model, backbone = _backbone_names(run.model_arguments.model_name_or_path)
     return CardFacts(
@@ -105,7 +107,11 @@ def card_facts(run: Preparation) -> CardFacts:
         last_stage=run.last_stage,
         source_epochs=metrics["epochs"].get("source", training.source_num_train_epochs or training.num_train_epochs),
         target_epochs=epochs,
-        source_is_given=bool(options.source_model or options.pseudo_labels),
+        source_is_given=bool(options.teachers or options.pseudo_labels),
+        teachers=len(options.teachers or ()) or options.num_teachers,
+        calibrated=options.calibrate,
+        labels_are_given=are_records(Path(options.pseudo_labels or "")),
+        rounds=options.rounds,
         refined=refines(training, epochs),
         refine_start_epoch=training.refine_start_epoch,
         best_checkpoint=training.load_best_model_at_end,
