@@ -121,7 +121,7 @@ class Run(Preparation):
             if self.main:
                 write_labels(labels, path, temperatures)
         if temperatures:
-            self.metrics.setdefault("temperatures", {}).update(temperatures)
+            self.metrics["temperatures"] = self.metrics.get("temperatures", {}) | temperatures
             told = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
             self._say("noted", f"confidence is calibrated; temperature of {told}")
         self.metrics["cost"][numbered("pseudo_labels", number)] = watch.read()
@@ -152,6 +152,7 @@ class Run(Preparation):
             self._save(trainer, write_into(directory, owner=self.main))
         self.metrics["cost"][numbered("target_stage", number)] = watch.read()
         result = {"target_model": self._scores(trainer), "pseudo_labels": trainer.pseudo_label_history}
+        result |= {name: self.metrics[name] for name in ("temperatures",) if name in self.metrics}
         if not last:
             self._save(trainer, write_whole(directory, owner=self.main), partial(self._write_round, result))
         elif self.run.export_token_classifier:
