@@ -99,7 +99,7 @@ def test_lists_of_words(ner):
         assert all(" ".join(sentence)[e["start"] : e["end"]] == e["word"] for e in entities)
     assert places(ner(words, is_split_into_words=True, delimiter="")[0])[0][1] in "AnnaBerglivesinNewYork"
     assert places(ner(words[0], is_split_into_words=True)[0]) == places(found[0])
-    with pytest.raises(ValueError, match="list of words"):
+    with pytest.raises(ValueError, match="expects a list of words, or a list"):
         ner([["Anna"], "Berg"], is_split_into_words=True)
     with pytest.raises(ValueError, match="expected a string"):
         ner([["Anna", "Berg"]])

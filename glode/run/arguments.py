@@ -1,7 +1,8 @@
 """What a run is told: the arguments of the command line and of `--config` files, and the help on them."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,32 @@ from glode.training.arguments import GlodeTrainingArguments
 from glode.training.options import check_trainer_options
 
 RECIPES = Path(__file__).parent / "recipes"
+_RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
+    "from 1 on": (
+        (
+            *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "refine_start_epoch"),
+            *("datastore_size", "num_teachers", "rounds"),
+        ),
+        lambda value: value >= 1,
+    ),
+    "from 8 on": (("max_tokens",), lambda value: value >= 8),
+    "above 0": (
+        ("num_train_epochs", "source_num_train_epochs", "token_classifier_epochs", "learning_rate", "head_learning_rate"),
+        lambda value: 0 < value < math.inf,
+    ),
+    "from 0 to 1": (
+        (
+            *("neighbor_share", "prototype_decay", "beta_start", "beta_end", "datastore_outside_share", "mlm_probability"),
+            *("confidence_threshold", "dropout"),
+        ),
+        lambda value: 0 <= value <= 1,
+    ),
+    "from 0 on": (
+        ("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
+        lambda value: 0 <= value < math.inf,
+    ),
+}
 SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 DESCRIPTION = (
@@ -336,12 +363,11 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
     Raises:
         InputError: a number is out of range, or arguments contradict each other.
     """
-    numbers = {"max_source_samples": data.max_source_samples, "max_target_samples": data.max_target_samples}
-    for name, value in {**numbers, "max_span_length": model.max_span_length}.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected a number from 1 on.")
-    if model.max_tokens < 8:
-        raise InputError(f"--max_tokens {model.max_tokens}: expected a number from 8 on.")
+    values = {name: value for arguments in (data, model, training, run) for name, value in vars(arguments).items()}
+    for told, (names, fits) in _RANGES.items():
+        for name in names:
+            if (value := values.get(name)) is not None and not fits(value):
+                raise InputError(f"--{name} {value} is out of range: expected a number {told}.")
     if (wanted := training.resume_from_checkpoint) and wanted != "auto":
         stage = Path(wanted).resolve().parent
         if not (Path(wanted).is_dir() and stage.name in _stages(run) and stage.parent == Path(training.output_dir).resolve()):
@@ -363,9 +389,6 @@ def _check_teachers(run: RunArguments) -> None:
     Raises:
         InputError: it cannot, or would do nothing.
     """
-    for name, value in {"num_teachers": run.num_teachers, "rounds": run.rounds}.items():
-        if value < 1:
-            raise InputError(f"--{name} {value}: expected at least 1 of them.")
     if run.num_teachers > 1 and (run.teachers or run.pseudo_labels or run.stage == "target"):
         raise InputError(
             "--num_teachers says how many source models are trained; --teachers, --pseudo_labels and --stage target train none. "

@@ -261,14 +261,28 @@ def test_a_value_that_the_training_arguments_refuse(command: Command):
 @pytest.mark.parametrize(
     ("option", "value", "wanted"),
     [
-        ("max_source_samples", -1, "expected a number from 1 on."),
-        ("max_target_samples", -1, "expected a number from 1 on."),
-        ("max_span_length", -1, "expected a number from 1 on."),
-        ("max_tokens", 2, "expected a number from 8 on."),
+        ("max_source_samples", "-1", "from 1 on."),
+        ("max_target_samples", "0", "from 1 on."),
+        ("max_span_length", "-1", "from 1 on."),
+        ("per_device_train_batch_size", "0", "from 1 on."),
+        ("per_device_eval_batch_size", "0", "from 1 on."),
+        ("gradient_accumulation_steps", "0", "from 1 on."),
+        ("num_neighbors", "0", "from 1 on."),
+        ("max_tokens", "2", "from 8 on."),
+        ("num_train_epochs", "0.0", "above 0."),
+        ("source_num_train_epochs", "-1.0", "above 0."),
+        ("learning_rate", "nan", "above 0."),
+        ("head_learning_rate", "inf", "above 0."),
+        ("dropout", "2.0", "from 0 to 1."),
+        ("beta_start", "-0.5", "from 0 to 1."),
+        ("mlm_probability", "1.5", "from 0 to 1."),
+        ("mlm_weight", "nan", "from 0 on."),
     ],
 )
-def test_numbers_that_leave_nothing(command: Command, option: str, value: int, wanted: str):
-    assert f"--{option} {value}: {wanted}" in command.error(**{option: value})
+def test_numbers_out_of_range(command: Command, option: str, value: str, wanted: str):
+    message = command.error(**{option: value})
+    assert f"--{option} {value} is out of range: expected a number {wanted}" in message
+    assert " is out of range: expected a number " in message
 
 
 def test_settings_that_contradict_each_other(command: Command):

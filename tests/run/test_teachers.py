@@ -183,7 +183,7 @@ def test_labels_that_do_not_fit_are_refused(command: Command, records: list[dict
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"rounds": 0}, "--rounds 0: expected at least 1 of them."),
+        ({"rounds": 0}, "--rounds 0 is out of range: expected a number from 1 on."),
         ({"num_teachers": 2, "teachers": "somewhere"}, "--num_teachers says how many source models are trained"),
         ({"rounds": 2, "stage": "source"}, "--rounds repeats the target stage: give --stage all"),
         ({"calibrate": "true", "stage": "source"}, "--calibrate: no model labels the target text in this run"),
