@@ -467,12 +467,14 @@ class GlodeOutput(ModelOutput):
         loss: mean cross-entropy over the labelled spans (eq. 1), where `labels` were given.
         logits: [batch, words, length, types].
         projection: [batch, words, length, projection_size], unit vectors, where asked for.
+        states: [2, batch, words, hidden], layer-normed, of each word's first and last sub-token, where asked for.
         mlm_loss: mean cross-entropy over the masked tokens (eq. 3), where `mlm_labels` were given.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     projection: Tensor | None = None
+    states: Tensor | None = None
     mlm_loss: Tensor | None = None
 
 
@@ -756,6 +758,7 @@ class GlodeModel(PreTrainedModel):
         token_places: Tensor | None = None,
         read_tokens: Tensor | None = None,
         return_projection: bool = False,
+        return_states: bool = False,
         return_dict: bool = True,
         token_type_ids: Tensor | None = None,
     ) -> GlodeOutput:
@@ -772,6 +775,7 @@ class GlodeModel(PreTrainedModel):
                 as training has them: then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool
                 [rows, 1, 1, width], and `first_token` and `last_token` are positions in that row.
             return_projection: compute the denoiser's vectors.
+            return_states: give the words' states, from which spans are scored.
             token_type_ids: what a built-in pipeline may bring; not read.
         Raises:
             ValueError: there is nothing to score, as where a built-in pipeline got the model.
@@ -794,17 +798,24 @@ class GlodeModel(PreTrainedModel):
             wanted = mlm_labels[masked] if mlm_tokens is None else torch.searchsorted(mlm_tokens, mlm_labels[masked])
             output["mlm_loss"] = F.cross_entropy(scores.float(), wanted, reduction="sum") / masked.sum().clamp(min=1)
         if first_token is not None:
-            for name, scores in self.score_spans(hidden, first_token, last_token, word_shapes, return_projection).items():
+            asked = (return_projection, return_states)
+            for name, scores in self.score_spans(hidden, first_token, last_token, word_shapes, *asked).items():
                 output[name] = scores
         if labels is not None:
             output["loss"] = F.cross_entropy(output.logits.flatten(0, 2), labels.flatten())
         return output if return_dict else output.to_tuple()
 
     def score_spans(
-        self, hidden: Tensor, first_token: Tensor, last_token: Tensor, word_shapes: Tensor, return_projection: bool = False
+        self,
+        hidden: Tensor,
+        first_token: Tensor,
+        last_token: Tensor,
+        word_shapes: Tensor,
+        return_projection: bool = False,
+        return_states: bool = False,
     ) -> dict[str, Tensor]:
         """The head on the encoder's output [rows, tokens, hidden], or [1, tokens, hidden] of a packed batch: `logits`, and
-        `projection` where asked for, see [`GlodeOutput`]; the other arguments are those of `forward`."""
+        `projection` and `states` where asked for, see [`GlodeOutput`]; the other arguments are those of `forward`."""
         rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None].clamp(max=hidden.shape[0] - 1)
         # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
         hidden = self.dropout(F.layer_norm(hidden[: len(rows)], hidden.shape[-1:]))
@@ -818,6 +829,8 @@ class GlodeModel(PreTrainedModel):
         if return_projection:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector.linear.weight.requires_grad):
                 scores["projection"] = F.normalize(self.projector(*features, word_shapes).float(), dim=-1)
+        if return_states:
+            scores["states"] = torch.stack(features[:2]).float()
         return scores
 
     @torch.no_grad()

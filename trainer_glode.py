@@ -1,8 +1,10 @@
 """One Trainer for both stages: source model (eq. 1-3) and target model with global-local denoising (eq. 4-11)."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +26,13 @@ from glode.features.streams import TwoStreams, TwoStreamSampler
 from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
-from glode.training.assignment import empty_pseudo_labels
+from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate
+from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
 from modeling_glode import GlodeModel
@@ -56,6 +59,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
+        target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -76,6 +80,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: PseudoLabels | None = None,
         target_references: Sequence | None = None,
         languages: dict[str, range] | None = None,
+        target_strings: Tensor | None = None,
         **kwargs,
     ):
         denoises = pseudo_labels is not None
@@ -100,7 +105,7 @@ class GlodeTrainer(Trainer):
         self.interrupt = InterruptCallback()
         self.loss_means = LossMeans(self._gather)
         if pseudo_labels is not None:
-            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references)
+            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references, target_strings)
         if source is not None:
             self._prepare_streams(source, target)
             self.add_callback(SamplerCallback(self.sampler))
@@ -125,7 +130,7 @@ class GlodeTrainer(Trainer):
         )
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None
+        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -137,9 +142,10 @@ class GlodeTrainer(Trainer):
             languages=torch.from_numpy(language_of),
             gather=self._gather,
             rank=self.accelerator.process_index,
+            strings=strings,
         )
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
-        self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log)
+        self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
 
     def _prepare_streams(self, source: Dataset, target: Dataset | None) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
@@ -176,7 +182,7 @@ class GlodeTrainer(Trainer):
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
         spans = {name: inputs.pop(name) for name in SPAN_COLUMNS}
-        projecting = self.denoiser is not None or self.contrastive
+        projecting = self.contrastive or (self.denoiser is not None and self.denoiser.reads_vectors)
         outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
         rows, is_span = self.args.per_device_train_batch_size, spans["span_mask"]
         types, log_probabilities = [spans["labels"][:rows]], outputs.logits.log_softmax(-1)
@@ -203,11 +209,12 @@ class GlodeTrainer(Trainer):
         losses = nll(log_probabilities, spans["labels"][:rows])
         return reduce_spans(losses, spans["span_mask"][:rows], self.args.loss_reduction, self.mean_spans[0])
 
-    def _denoise(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
+    def _denoise(self, denoiser: Denoiser, projection: Tensor | None, spans: dict[str, Tensor]) -> Tensor:
         """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
         words, length, types]."""
-        soft = denoiser.step(projection.detach(), **spans, step=self.state.global_step, beta=self.beta())
-        return prune_overlaps(soft, spans["span_mask"][len(projection) - len(soft) :]) if self.args.prune_pseudo_labels else soft
+        vectors = None if projection is None else projection.detach()
+        soft = denoiser.step(vectors, **spans, step=self.state.global_step, beta=self.beta())
+        return prune_overlaps(soft, spans["span_mask"][-len(soft) :]) if self.args.prune_pseudo_labels else soft
 
     def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:
         """L_tgt: [target rows, words, length, types], the same, bool [target rows, words, length]."""
@@ -229,9 +236,26 @@ class GlodeTrainer(Trainer):
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        settings = self.args.denoising_settings
-        epoch = settings.refine_start_epoch if self.state.epoch is None else int(self.state.epoch)
-        return settings.beta(epoch, self.state.global_step / max(self.state.max_steps, 1))
+        settings, epochs = self.args.denoising_settings, self.epochs
+        epoch = epochs - 1 if self.state.epoch is None else int(self.state.epoch)
+        return settings.beta(epoch, epochs, self.state.global_step / max(self.state.max_steps, 1))
+
+    @property
+    def epochs(self) -> int:
+        """Of the run, the last of which may be cut."""
+        return self.state.num_train_epochs or math.ceil(self.args.num_train_epochs)
+
+    def refine_labels(self, epoch: int) -> dict[str, float]:
+        """With `--refine epoch`, refine all pseudo labels as an epoch begins, unless that is done; what is logged of it."""
+        if self.denoiser is None or self.denoiser.settings.refine != "epoch":
+            return {}
+        beta = self.denoiser.settings.beta(epoch, self.epochs, (epoch + 0.5) / self.epochs)
+        if beta is None:
+            return {}
+        collator = dataclasses.replace(self.data_collator, mlm_probability=0.0)
+        place = (self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
+        reader = CorpusReader(self.model, self.train_dataset, collator, self._read, *place)
+        return self.denoiser.refine_all(reader.read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the parts of the loss, over all processes and the steps since the last log line.
@@ -257,13 +281,15 @@ class GlodeTrainer(Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Entities of each window, at most one a first word: [rows, words, (type, length, probability)], and the window."""
-        inputs = self._prepare_inputs(inputs)
-        return None, entities_by_word(self._logits(model, inputs), inputs["span_mask"]), inputs["window"]
+        inputs, outputs = self._read(model, inputs)
+        return None, entities_by_word(outputs.logits, inputs["span_mask"]), inputs["window"]
 
     @torch.no_grad()
-    def _logits(self, model, inputs: dict[str, Tensor]) -> Tensor:
+    def _read(self, model, batch: dict[str, Tensor], **options) -> tuple[dict[str, Tensor], Any]:
+        """A batch where the model lies, and what the model says of it."""
+        inputs = self._prepare_inputs(batch)
         with self.accelerator.autocast():
-            return model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}).logits
+            return inputs, model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}, **options)
 
     def predict_entities(self, windows: Dataset, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
@@ -277,38 +303,23 @@ class GlodeTrainer(Trainer):
     def assign_pseudo_labels(
         self, windows: Dataset, temperature: float = 1.0, others: PseudoLabels | None = None, number: int = 0
     ) -> PseudoLabels:
-        """Soft labels of every span of the target text, from this trainer's (source) model.
-
-        Args:
-            temperature: what the logits are divided by.
-            others: the mean of `number` other teachers' labels; it becomes the mean of theirs and these.
-        """
-        labels = others or self.empty_pseudo_labels(windows)
-        self.model.eval()
-        dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
-        for batch in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
-            inputs = self._prepare_inputs(batch)
-            window, own_start = inputs["window"], inputs["own_start"]
-            probabilities = (self._logits(self.model, inputs) / temperature).softmax(-1)
-            new = None
-            if number:  # a window that fills up the last batch of several processes is there twice, and counts once
-                new = labels.refined_in[window] < number
-                before = labels.read(window, own_start, probabilities.shape[1])
-                probabilities = before + (probabilities - before) / (number + 1)
-            labels.write(window, own_start, probabilities, number or -1, new, self._gather)
-        labels.refined_in.fill_(-1)
-        return labels
+        """Soft labels of every span of the target text, from this trainer's (source) model, whose logits are divided by
+        `temperature`; where `others` is the mean of `number` other teachers' labels, it becomes the mean of all."""
+        labels = others or empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
+        return write_soft_labels(labels, self._logits_of(windows), temperature, number, self._gather)
 
     def fit_temperature(self) -> float:
         """The temperature at which this model is as sure as it is right on the development set."""
-        self.model.eval()
-        prepared = map(self._prepare_inputs, self.get_eval_dataloader())
-        batches = ((inputs, self._logits(self.model, inputs)) for inputs in prepared)
-        return fit_temperature(*gold_logits(batches, self.eval_dataset.source, self._gather))
+        windows = self.eval_dataset.source
+        return fit_temperature(*gold_logits(self._logits_of(windows), windows, self._gather))
 
-    def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
-        """Pseudo labels of target windows, all "O", in memory or in a file."""
-        return empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
+    def _logits_of(self, windows: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Batches of windows, where the model lies, and the logits of each: [batch, words, length, types]."""
+        self.model.eval()
+        batches = self.get_eval_dataloader(TwoStreams(windows, None))
+        for batch in logging.tqdm(batches, desc="Reading windows", disable=self.args.disable_tqdm):
+            inputs, outputs = self._read(self.model, batch)
+            yield inputs, outputs.logits
 
     def pseudo_entities(self, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) that the pseudo labels of each target sentence say."""

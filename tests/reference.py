@@ -122,3 +122,77 @@ class Reference:
                         thresholds[c] = sum(values) / len(values)
                     seen[c] = []
         self.stored, self.collected = self.collected, []
+
+
+def mean(vectors: Sequence[Vector]) -> Vector:
+    return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
+
+
+def others_of(span: tuple, soft: dict, strings: dict) -> Vector | None:
+    """The mean soft label of the other spans of the same string; a span (row, words - 1) has a say, and is told something, where
+    its label is an entity or it overlaps none. Rows follow each other; `strings` has only what is a span."""
+
+    def rows(of: tuple) -> set[int]:
+        return set(range(of[0], of[0] + of[1] + 1))
+
+    def alone(of: tuple) -> bool:
+        return largest(soft[of]) != 0 or not any(largest(soft[o]) and rows(o) & rows(of) for o in strings)
+
+    same = [soft[o] for o in strings if o != span and strings[o] is not None and strings[o] == strings[span] and alone(o)]
+    return mean(same) if same and alone(span) else None
+
+
+def refined_at_once(source: list, target: dict, soft: dict, strings: dict, predicted: dict, beta: float, **options) -> dict:
+    """`--refine epoch` over lists, where the sample is everything.
+
+    Args:
+        source: (vector, type).
+        target: span -> (vector, language).
+        soft, predicted: span -> label, span -> the model's own.
+        strings: span -> its string, None where it is the only one.
+    Returns:
+        span -> the new label.
+    """
+    types, labels = options["types"], {span: largest(label) for span, label in soft.items()}
+    spans = [(v, c, -1) for v, c in source] + [(vector, labels[span], language) for span, (vector, language) in target.items()]
+    centers = {}
+    for language in {entry[2] for entry in spans}:
+        of_types = [[v for v, c, where in spans if (c, where) == (kind, language)] for kind in range(types)]
+        centers[language] = mean([mean(vectors) for vectors in of_types if vectors])
+    spans = [(unit([a - b for a, b in zip(v, centers[where], strict=True)]), c, where) for v, c, where in spans]
+    prototypes = [unit(mean([v for v, c, _ in spans if c == kind])) for kind in range(types)]
+    stored = [(v, c) for v, c, _ in spans]
+
+    def similarity(side: str, vector: Vector) -> Vector:
+        if side == "global":
+            return [dot(vector, prototype) for prototype in prototypes]
+        return neighbor_shares(vector, stored, options["num_neighbors"], types)
+
+    def threshold(side: str, kind: int, language: int) -> float:
+        mine = [similarity(side, v)[kind] for v, c, where in spans if (c, where) == (kind, language)]
+        return sum(mine) / len(mine) if mine else math.inf
+
+    scales, languages = {"global": 1.0, "local": options["local_threshold_scale"]}, {where for _, where in target.values()}
+    thresholds = {
+        (side, where): [scales[side] * threshold(side, kind, where) for kind in range(types)]
+        for side in options["sides"]
+        for where in languages
+    }
+    new = {}
+    for (span, (_, language)), (vector, _, _) in zip(target.items(), spans[len(source) :], strict=True):
+        others = others_of(span, soft, strings) if options["agreement"] else None
+        if all(opinion[0] >= 0.99 for opinion in (soft[span], predicted[span], others or soft[span])):
+            new[span] = soft[span]
+            continue
+        towards = list(others or [0.0] * types)
+        if options["self_direction"]:
+            towards = [a + b for a, b in zip(towards, predicted[span], strict=True)]
+        for side in options["sides"]:
+            found = similarity(side, vector)
+            for s, t in zip(found, thresholds[side, language], strict=True):
+                assert abs(s - t) > 1e-6, "choose another seed"
+            chosen = chosen_directions(found, thresholds[side, language])
+            share = sum(chosen) if options["normalize_directions"] and sum(chosen) else 1.0
+            towards = [a + b / share for a, b in zip(towards, chosen, strict=True)]
+        new[span] = refined(soft[span], towards, beta)
+    return new

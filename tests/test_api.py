@@ -58,7 +58,6 @@ def options(backbone: Path, tmp_path: Path) -> dict[str, Any]:
         "output_dir": tmp_path / "python",
         "num_train_epochs": 3,
         "source_num_train_epochs": 15,
-        "refine_start_epoch": 2,
         "learning_rate": 3e-3,
         "per_device_train_batch_size": 8,
         "max_span_length": 4,

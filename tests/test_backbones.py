@@ -122,7 +122,7 @@ def train(directory: Path, tokenizer, windows: tuple[Dataset, Dataset], labels=N
         output_dir=str(directory / "run"),
         per_device_train_batch_size=4,
         **{"max_steps": 2, "learning_rate": 1e-3, **options},
-        refine_start_epoch=1,
+        refine_start=0.0,
         num_neighbors=5,
         eval_strategy="no",
         save_strategy="no",

@@ -270,6 +270,17 @@ def test_every_encoder_trains(kind: str):
     assert sum(bool(p.grad.any()) for p in model.encoder.parameters()) > 10
 
 
+def test_the_states_that_are_asked_for_are_those_of_the_words():
+    model, inputs = tiny_model().eval(), random_inputs([5, 3])
+    states = model(**inputs, return_states=True).states
+    tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    hidden = F.layer_norm(model.encoder(**tokens).last_hidden_state, (states.shape[-1],))
+    for found, places in zip(states, (inputs["first_token"], inputs["last_token"]), strict=True):
+        for row in range(len(places)):
+            torch.testing.assert_close(found[row], hidden[row, places[row]])
+    assert model(**inputs).states is None
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_every_encoder_is_saved_and_loaded(kind: str, tmp_path: Path):
     model, inputs = tiny_model(kind), random_inputs([5, 3, 4])

@@ -18,6 +18,7 @@ from glode.errors import InputError
 from glode.features.collator import GlodeCollator
 from glode.features.reach import gold_entities
 from glode.features.streams import TwoStreams
+from glode.features.strings import string_ids
 from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
@@ -47,7 +48,7 @@ def arguments(directory: Path, **options) -> GlodeTrainingArguments:
     defaults |= {
         "use_cpu": True,
         "disable_tqdm": True,
-        "refine_start_epoch": 3,
+        "refine_start": 0.4,
         "num_neighbors": 10,
         "report_to": "none",
         "seed": 0,
@@ -105,7 +106,8 @@ def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows
     labels.probabilities[cell] = F.one_hot(torch.tensor(wrong), 3).float() * 0.4 + 0.2
     start = GlodeTrainer(fresh_model(backbone), arguments(tmp_path / "s", num_train_epochs=15), tokenizer, source=windows)
     start.train()
-    options = {"num_train_epochs": 5, "learning_rate": 1e-4, "beta_start": 0.9, "beta_end": 0.8, "datastore_outside_share": 0.3}
+    options = {"num_train_epochs": 5, "learning_rate": 1e-4, "beta_start": 0.9, "beta_end": 0.8, "beta_epochs": 5}
+    options["datastore_outside_share"] = 0.3
     trainer = GlodeTrainer(
         start.model,
         arguments(tmp_path / "t", **options),
@@ -132,6 +134,63 @@ def test_a_planted_wrong_label_is_corrected(backbone, tokenizer, corpus, windows
     history = trainer.pseudo_label_history
     assert [entry["epoch"] for entry in history] == list(range(6))
     assert history[2]["f1"] == history[0]["f1"] < history[-1]["f1"] == 100
+
+
+def test_refining_at_once_needs_no_dropout_and_no_random_number(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    """The labels that a step gets are those of the beginning of the epoch; a planted wrong label is corrected."""
+    labels = soft_labels(unlabeled, corpus)
+    sentence = next(i for i, entities in enumerate(gold_entities(corpus)) if entities)
+    begin, length, name = gold_entities(corpus)[sentence][0]
+    cell = (int(labels.offsets[sentence]) + begin, length - 1)
+    labels.probabilities[cell] = F.one_hot(torch.tensor(3 - LABELS.index(name)), 3).float() * 0.4 + 0.2
+    start = GlodeTrainer(fresh_model(backbone), arguments(tmp_path / "s", num_train_epochs=15), tokenizer, source=windows)
+    start.train()
+    start.model.dropout.p = 0.5
+    options = {"refine": "epoch", "self_direction": True, "datastore_outside_share": 0.3, "num_train_epochs": 4}
+    trainer = GlodeTrainer(
+        start.model,
+        arguments(tmp_path / "t", **options, learning_rate=1e-4),
+        tokenizer,
+        source=windows,
+        target=unlabeled,
+        pseudo_labels=labels,
+        target_references=gold_entities(corpus),
+    )
+    before = labels.probabilities.clone()
+    trainer.model.train()
+    random = torch.get_rng_state()
+    assert trainer.refine_labels(1) == {} and torch.equal(labels.probabilities, before)
+    logged = trainer.refine_labels(2)
+    assert torch.equal(torch.get_rng_state(), random) and trainer.model.training
+    assert logged["datastore_size"] > 50 and not torch.equal(labels.probabilities, before)
+    again = GlodeTrainer(
+        start.model,
+        arguments(tmp_path / "u", **options, per_device_eval_batch_size=3),
+        tokenizer,
+        source=windows,
+        target=unlabeled,
+        pseudo_labels=soft_labels(unlabeled, corpus),
+    )
+    again.denoiser.pseudo_labels.probabilities.copy_(before)
+    again.refine_labels(2)
+    torch.testing.assert_close(again.denoiser.pseudo_labels.probabilities, labels.probabilities, rtol=0, atol=1e-5)
+    labels.probabilities.copy_(before)
+    labels.refined_in.fill_(-1)
+    seen = []
+    step = trainer.denoiser.step
+
+    def spy(projection, **kwargs):
+        assert projection is None
+        seen.append(labels.probabilities.clone())
+        return step(projection, **kwargs)
+
+    trainer.denoiser.step = spy
+    trainer.train()
+    epochs = [seen[4 * epoch] for epoch in range(4)]
+    assert all(torch.equal(labels, epochs[number // 4]) for number, labels in enumerate(seen))
+    assert torch.equal(epochs[1], before) and not torch.equal(epochs[2], before) and not torch.equal(epochs[3], epochs[2])
+    assert labels.probabilities[cell].argmax() == LABELS.index(name)
+    assert [entry["epoch"] for entry in trainer.pseudo_label_history] == list(range(5))
 
 
 def test_without_denoising_the_labels_stay(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
@@ -212,17 +271,28 @@ def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, 
 
 
 @pytest.mark.parametrize(
-    ("stop", "mapped", "bf16"), [(5, False, False), (8, False, False), (10, False, False), (10, True, False), (5, False, True)]
+    ("stop", "mapped", "bf16", "refine"),
+    [
+        (5, False, False, "step"),
+        (8, False, False, "step"),
+        (10, False, False, "step"),
+        (10, True, False, "step"),
+        (5, False, True, "step"),
+        (8, False, False, "epoch"),
+        (10, True, True, "epoch"),
+    ],
 )
 def test_resuming_gives_the_run_that_was_never_stopped(
-    backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped, bf16
+    backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped, bf16, refine
 ):
     """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch; with
     a datastore that is full, pseudo labels in memory and in a file, and in mixed precision."""
 
     def train(name: str, resume: str | None = None) -> GlodeTrainer:
         options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
-        options |= {"datastore_size": 60, "bf16": bf16}
+        options |= {"datastore_size": 60, "bf16": bf16, "refine": refine}
+        if refine == "epoch":
+            options |= {"agreement": True, "self_direction": True, "refine_start": 0.5}
         trainer = GlodeTrainer(
             fresh_model(backbone),
             arguments(tmp_path / name, **options),
@@ -230,6 +300,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(
             source=windows,
             target=unlabeled,
             pseudo_labels=soft_labels(unlabeled, corpus, file=tmp_path / f"{name}.labels" if mapped else None),
+            target_strings=string_ids(corpus, unlabeled, 3),
         )
         trainer.train(resume_from_checkpoint=resume)
         return trainer
@@ -245,7 +316,12 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     saved = load_file(tmp_path / "whole" / f"checkpoint-{stop}" / DENOISING_STATE)
     assert saved["pseudo_labels.probabilities"].shape == whole.denoiser.pseudo_labels.probabilities.shape
     assert saved["pseudo_labels.probabilities"].dtype == (torch.float16 if mapped else torch.float32)
-    assert len(whole.denoiser.datastore) == 60
+    first = soft_labels(unlabeled, corpus).probabilities
+    assert not torch.equal(whole.denoiser.pseudo_labels.probabilities.float(), first)
+    if refine == "step":
+        assert len(whole.denoiser.datastore) == 60
+    else:
+        assert set(whole.denoiser.pseudo_labels.refined_in.tolist()) == {3}
     assert [entry["epoch"] for entry in whole.pseudo_label_history] == list(range(5))
     assert resumed.pseudo_label_history == whole.pseudo_label_history
 

@@ -22,6 +22,7 @@ class SelfTraining(Denoiser):
     """The source model's labels, hard, as they are."""
 
     own_settings: ClassVar[dict[str, Any]] = {"denoising": "none"}
+    refines_labels = False
 
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
         return harden(soft)
@@ -38,7 +39,7 @@ class NearestPrototype(Denoiser):
     """ContProto's refinement: a label moves towards the nearest prototype alone, an entity's only within the margin of its type,
     which is the mean similarity of the spans with this pseudo label. The Trainer adds the contrastive loss."""
 
-    own_settings: ClassVar[dict[str, Any]] = {"denoising": "global"}
+    own_settings: ClassVar[dict[str, Any]] = {"denoising": "global", "refine": "step"}
 
     def choose_directions(self, similarity: Tensor, thresholds: Tensor, types: Tensor) -> Tensor:
         return directions(similarity, thresholds, multiple=False) * directions(similarity, thresholds)
@@ -48,7 +49,7 @@ class NeighborConsistency(Denoiser):
     """CoLaDa's re-weighting: hard labels that are never refined, but weigh the more in the loss the more of a span's nearest
     target spans have the same label, see `consistency_weight`."""
 
-    own_settings: ClassVar[dict[str, Any]] = {"denoising": "local", "local_threshold_scale": 1.0}
+    own_settings: ClassVar[dict[str, Any]] = {"denoising": "local", "refine": "step", "local_threshold_scale": 1.0}
     refines_labels = False
     weights: Tensor | None = None  # of the batch's target spans; None while nothing is stored
 

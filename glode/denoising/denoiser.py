@@ -1,7 +1,7 @@
 """Global-local denoising of soft pseudo labels (GLoDe, IJCAI 2024, eq. 5-11). Knows no Trainer."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 from glode.denoising.centers import Centers
 from glode.denoising.datastore import Datastore
 from glode.denoising.gathering import Gather, alone
+from glode.denoising.one_pass import OnePass, ReadWindows
 from glode.denoising.prototypes import Prototypes
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.denoising.refinement import directions, refine
-from glode.denoising.reservoir import Sample
+from glode.denoising.reservoir import Sample, span_keys
 from glode.denoising.settings import DenoisingSettings
 from glode.denoising.thresholds import Thresholds
 from glode.errors import InputError
@@ -41,6 +42,7 @@ class Denoiser:
         languages: the target language of each window, from 0; one for all by default. Thresholds and centers are of a language.
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
+        strings: for `agreement`, which spans are the same string, see [`Agreement`].
     """
 
     own_settings: ClassVar[dict[str, Any]] = {}  # in the place of the given ones
@@ -54,8 +56,9 @@ class Denoiser:
         languages: Sequence[int] | Tensor | None = None,
         gather: Gather = alone,
         rank: int = 0,
+        strings: Tensor | None = None,
     ):
-        self.pseudo_labels = pseudo_labels
+        self.pseudo_labels, self.strings = pseudo_labels, strings
         self.settings = settings = dataclasses.replace(settings, **self.own_settings)
         device, types = pseudo_labels.offsets.device, pseudo_labels.probabilities.shape[-1]
         if languages is None:
@@ -73,11 +76,16 @@ class Denoiser:
     def sides(self) -> tuple[str, ...]:
         return self.settings.sides
 
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether a step takes in vectors; else it gives the labels as they are."""
+        return bool(self.sides) and self.settings.refine == "step"
+
     # --------------------------------------------------------------------------------------------------------------- a step
 
     def step(
         self,
-        projection: Tensor,
+        projection: Tensor | None,
         labels: Tensor,
         is_target: Tensor,
         window: Tensor,
@@ -90,7 +98,7 @@ class Denoiser:
         """Take in a batch and give the soft labels of its target spans, refined where `beta` is given.
 
         Args:
-            projection: [batch, words, length, D], unit vectors.
+            projection: [batch, words, length, D], unit vectors; None where `reads_vectors` is not.
             labels: [batch, words, length], gold types of the source rows.
             is_target: bool [batch].
             window: [batch], the number of the row in its own stream.
@@ -104,12 +112,12 @@ class Denoiser:
         """
         target_window, target_start, is_span = window[is_target], own_start[is_target], span_mask[is_target]
         soft = self.pseudo_labels.read(target_window, target_start, span_mask.shape[1])
-        if not self.sides:
+        if projection is None or not self.reads_vectors:
             return soft
         types = labels.masked_scatter(is_target[:, None, None], soft.argmax(-1))
         counted = self.counted(span_mask, is_target)
         vectors = self._compared(projection, types, is_target, window, counted)
-        keys = _span_keys(key, own_start, span_mask)
+        keys = span_keys(key, own_start, span_mask)
         source, target = (
             Spans(*(grid[rows].flatten(0, 2) for grid in (vectors, types, counted, keys))) for rows in (~is_target, is_target)
         )
@@ -141,6 +149,22 @@ class Denoiser:
         refined[is_span] = torch.where(moves[:, None], refine(soft[is_span], towards, beta), soft[is_span])
         self.pseudo_labels.write(window, own_start, refined, self.epoch, due, self.gather)
         return refined
+
+    def refine_all(self, batches: Callable[[], Iterable[ReadWindows]], epoch: int, beta: float) -> dict[str, float]:
+        """Refine all labels at once, from one pass of a model over both corpora, see [`OnePass`]; does nothing where that is done
+        already. Every process has to call it.
+
+        Args:
+            batches: reads the corpora; every process has to bring as many batches.
+            epoch: that begins, from 0.
+            beta: the weight of the old label.
+        Returns:
+            What is logged; nothing where nothing is done.
+        """
+        refines = self.refines_labels and self.settings.gives_directions
+        if not refines or bool((self.pseudo_labels.refined_in >= epoch).all()):
+            return {}
+        return OnePass(self.pseudo_labels, self.settings, self.languages, self.strings, self.gather).refine(batches, epoch, beta)
 
     # -------------------------------------------------------------------------------------------------- what baselines change
 
@@ -254,10 +278,3 @@ class Denoiser:
             thresholds.sums = state[f"thresholds.{side}.sums"][mine].sum(0)
         self.datastore.store(state["datastore.vectors"], state["datastore.types"])
         self.datastore.reservoir.parts = [Sample(*(state[f"collected.{name}"][mine] for name in Sample._fields))]
-
-
-def _span_keys(key: Tensor, own_start: Tensor, span_mask: Tensor) -> Tensor:
-    """A number for each span that no other span of the corpora has, whatever its batch is padded to. [batch, words, length]"""
-    words, length = span_mask.shape[1:]
-    cells = torch.arange(words * length, device=key.device).view(words, length)
-    return key[:, None, None] * 2**20 + cells - own_start[:, None, None] * length

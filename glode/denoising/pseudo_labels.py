@@ -58,6 +58,20 @@ class PseudoLabels:
         labels = self.probabilities[rows.to(self.probabilities.device)]
         return labels.to(rows.device, torch.promote_types(labels.dtype, torch.float32))
 
+    def cells(self, window: Tensor, own_start: Tensor, words: int) -> Tensor:
+        """The number of each span's label, for `write_cells`: [batch, words, length]; none of its own where a window does not own
+        the word."""
+        length = self.probabilities.shape[1]
+        rows = self._rows(window, own_start, words)[0]
+        return rows[..., None] * length + torch.arange(length, device=rows.device)
+
+    def write_cells(self, cells: Tensor, values: Tensor, gather: Gather = alone) -> None:
+        """Store the labels [spans, types] of some cells [spans], together with what the other processes write: every process has
+        to call it. No cell is there twice."""
+        cells, values = (gather_uneven(tensor, gather) for tensor in (cells, values))
+        labels = self.probabilities.view(-1, self.probabilities.shape[-1])
+        labels[cells.to(labels.device)] = values.to(labels)
+
     def write(
         self,
         window: Tensor,

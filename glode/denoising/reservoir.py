@@ -23,6 +23,19 @@ class Sample(NamedTuple):
         return Sample(*(column[rows] for column in self))
 
 
+def span_keys(key: Tensor, own_start: Tensor, span_mask: Tensor) -> Tensor:
+    """A number for each span that no other span of the corpora has, whatever its batch is padded to. [batch, words, length]
+
+    Args:
+        key: [batch], a number that no other window has.
+        own_start: [batch].
+        span_mask: [batch, words, length].
+    """
+    words, length = span_mask.shape[1:]
+    cells = torch.arange(words * length, device=key.device).view(words, length)
+    return key[:, None, None] * 2**20 + cells - own_start[:, None, None] * length
+
+
 def bottom_k(types: Tensor, priority: Tensor, size: int, least: int) -> Tensor:
     """What a sample of at most `size` spans keeps: of each type the `least` spans of the lowest priorities, then the lowest of
     all types ("bottom-k").
@@ -77,14 +90,17 @@ class Reservoir:
 
         Which spans are kept follows from the seed, the step and the spans' `keys` [spans], whatever process has them.
         """
-        # Uniform on [0, 1) for the spans that are kept: every entity span and the share of the O spans.
-        share = torch.where(types == 0, self.settings.datastore_outside_share, 1.0)
-        priority = uniform(keys, self.settings.seed, step) / share
+        priority = self.priority(types, keys, step)
         when = torch.stack([torch.full_like(keys, step), keys], dim=1)
         kept = Sample(vectors, types, when, priority).select(valid & (priority < 1))
         self.parts.append(kept._replace(vectors=kept.vectors.float()))
         if len(self) > 1.25 * self.settings.datastore_size:
             self._compact()
+
+    def priority(self, types: Tensor, keys: Tensor, step: int) -> Tensor:
+        """Below 1 for the spans that are kept, every entity span and the share of the O spans, and uniform there. [...]"""
+        share = torch.where(types == 0, self.settings.datastore_outside_share, 1.0)
+        return uniform(keys, self.settings.seed, step) / share
 
     def clear(self) -> None:
         self.parts = []

@@ -1,5 +1,6 @@
 """How pseudo labels are denoised, as one object."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -8,6 +9,9 @@ class DenoisingSettings:
     """The settings of denoising, under the names of the command line; its help says what they mean. Defaults are the same."""
 
     denoising: str = "both"
+    refine: str = "step"
+    agreement: bool = False
+    self_direction: bool = False
     directions: str = "multiple"
     normalize_directions: bool = False
     center_vectors: bool = False
@@ -15,9 +19,10 @@ class DenoisingSettings:
     num_neighbors: int = 300
     neighbor_share: float = 0.05
     local_threshold_scale: float = 0.9
-    refine_start_epoch: int = 3
+    refine_start: float = 0.25
     beta_start: float = 0.95
     beta_end: float = 0.80
+    beta_epochs: int = 8
     datastore_outside_share: float = 0.03
     datastore_size: int = 200_000
     datastore_exact_size: int = 4_000
@@ -29,13 +34,39 @@ class DenoisingSettings:
         """The sides that give directions: "global" (prototypes), "local" (neighbours), both or none."""
         return {"both": ("global", "local"), "none": ()}.get(self.denoising, (self.denoising,))
 
-    def beta(self, epoch: int, done: float) -> float | None:
+    @property
+    def gives_directions(self) -> bool:
+        """Whether a label moves at all."""
+        return bool(self.sides) or self.agreement or self.self_direction
+
+    def refining_epochs(self, epochs: int) -> range:
+        """The epochs, from 0, of a run of `epochs` that refine: those that begin when the share `refine_start` of the training is
+        done. Empty where a run is too short for that."""
+        return range(math.ceil(self.refine_start * epochs - 1e-9), epochs)
+
+    def beta(self, epoch: int, epochs: int, done: float) -> float | None:
         """The weight of the old label (eq. 11), None before refinement starts.
+
+        It falls linearly from `beta_start` to `beta_end`, to the power that leaves as much of a first label as a run of
+        `beta_epochs` epochs does: 1 for such a run, more for a shorter one.
 
         Args:
             epoch: from 0.
+            epochs: of the run.
             done: the share of the training that is done.
         """
-        if epoch + 1 < self.refine_start_epoch:
-            return None
+        refining = self.refining_epochs(epochs)
+        return self._plain_beta(done) ** self._exponent(epochs) if refining and epoch >= refining[0] else None
+
+    def _plain_beta(self, done: float) -> float:
         return self.beta_start + (self.beta_end - self.beta_start) * done
+
+    def _exponent(self, epochs: int) -> float:
+        wanted, plain = self._log_kept(self.beta_epochs), self._log_kept(epochs)
+        return wanted / plain if plain else 1.0
+
+    def _log_kept(self, epochs: int) -> float:
+        """The logarithm of what plain betas leave of a label that is refined in the middle of each epoch from the start on, at
+        least in the last one."""
+        first = min(self.refining_epochs(epochs).start, epochs - 1)
+        return sum(math.log(self._plain_beta((epoch + 0.5) / epochs)) for epoch in range(first, epochs))

@@ -55,7 +55,7 @@ class CardFacts:
         teachers: the source models whose pseudo labels are averaged; `calibrated`, whether their confidence was.
         labels_are_given: whether somebody else has made the pseudo labels.
         rounds: the target stages, each of which learns from the target model of the one before.
-        refined: whether the pseudo labels were refined, which begins with `refine_start_epoch`.
+        refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
         best_checkpoint: whether the source development F1 chose the checkpoint.
         history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
     """
@@ -87,7 +87,7 @@ class CardFacts:
     source_is_given: bool
     denoising: str
     refined: bool
-    refine_start_epoch: int
+    first_refining_epoch: int
     best_checkpoint: bool
     learning_rate: float
     batch_size: int

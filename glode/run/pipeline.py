@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Trainer, set_seed
@@ -16,6 +17,7 @@ from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.columns import list_lengths
 from glode.features.reach import gold_entities, reachable_entities
+from glode.features.strings import string_ids
 from glode.files import write_into, write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code
@@ -238,9 +240,14 @@ class Run(Preparation):
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=self.corpora.by_language("target"),
+            target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
         watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))
         return trainer
+
+    def _target_strings(self) -> torch.Tensor | None:
+        """Which target spans are the same string, where that is asked for."""
+        return string_ids(self.corpora.target, self.target, self.length) if self.training.agreement else None
 
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)

@@ -27,7 +27,12 @@ REFINING = ("both", "global", "local", "contproto")  # --denoising that changes 
 
 def refines(training: GlodeTrainingArguments, epochs: float) -> bool:
     """Whether the pseudo labels are refined in a target stage of so many epochs."""
-    return training.denoising in REFINING and math.ceil(epochs) >= training.refine_start_epoch
+    return moves_labels(training) and bool(training.denoising_settings.refining_epochs(math.ceil(epochs)))
+
+
+def moves_labels(training: GlodeTrainingArguments) -> bool:
+    """Whether there is a direction in which a pseudo label moves."""
+    return training.denoising in (*REFINING, *(["none"] if training.agreement or training.self_direction else []))
 
 
 class Preparation:
@@ -134,11 +139,11 @@ class Preparation:
         training, epochs = self.training, self.training.num_train_epochs
         if self.run.stage == "source" or training.max_steps > 0 or refines(training, epochs):
             return None
-        if training.denoising not in REFINING:
+        if not moves_labels(training):
             return None
         return (
-            f"no pseudo label will be refined: the target stage has {epochs:g} epochs, and refinement begins with epoch "
-            f"{training.refine_start_epoch}. Give more --num_train_epochs or a smaller --refine_start_epoch."
+            f"no pseudo label will be refined: the target stage has {epochs:g} epochs, none of which begins after the share "
+            f"{training.refine_start:g} of the training. Give more --num_train_epochs or a smaller --refine_start."
         )
 
     def _choose_length(self) -> int:

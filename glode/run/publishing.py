@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 from transformers.utils import logging
@@ -113,7 +114,7 @@ def card_facts(run: Preparation) -> CardFacts:
         labels_are_given=are_records(Path(options.pseudo_labels or "")),
         rounds=options.rounds,
         refined=refines(training, epochs),
-        refine_start_epoch=training.refine_start_epoch,
+        first_refining_epoch=training.denoising_settings.refining_epochs(math.ceil(epochs)).start + 1,
         best_checkpoint=training.load_best_model_at_end,
         source_mlm=training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
         denoising=training.denoising,

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from glode.denoising.baselines import BASELINES
 from glode.denoising.settings import DenoisingSettings
+from glode.errors import InputError
 
 
 @dataclass
@@ -59,6 +60,24 @@ class GlodeTrainingArguments(TrainingArguments):
             "choices": ["both", "global", "local", "none", *BASELINES],
         },
     )
+    refine: str = field(
+        default="step",
+        metadata={
+            "help": "Refine the labels of each batch as training meets it, as the paper does (step), or all at once at the "
+            "beginning of an epoch, from one pass of the present model without dropout over its own states (epoch).",
+            "choices": ["step", "epoch"],
+        },
+    )
+    agreement: bool = field(
+        default=False,
+        metadata={
+            "help": "A third direction: what the labels say of the same string elsewhere in the target text. With --refine epoch."
+        },
+    )
+    self_direction: bool = field(
+        default=False,
+        metadata={"help": "Labels move towards the present model's own prediction, too. With --refine epoch."},
+    )
     directions: str = field(
         default="multiple",
         metadata={
@@ -83,11 +102,22 @@ class GlodeTrainingArguments(TrainingArguments):
         metadata={"help": "The most neighbours as a share of the datastore: all of a small one would tell every span the same."},
     )
     local_threshold_scale: float = field(default=0.9, metadata={"help": "Factor on the thresholds of the local side."})
-    refine_start_epoch: int = field(
-        default=3, metadata={"help": "The first epoch (from 1) that refines; thresholds exist after the second."}
+    refine_start: float = field(
+        default=0.25,
+        metadata={
+            "help": "The share of the training after which the next epoch begins to refine: 0.25 is the third of eight epochs. "
+            "Thresholds of both sides exist after the second epoch."
+        },
     )
     beta_start: float = field(default=0.95, metadata={"help": "Weight of the old label at the start of training (eq. 11)."})
     beta_end: float = field(default=0.80, metadata={"help": "The same at the end; linear in between."})
+    beta_epochs: int = field(
+        default=8,
+        metadata={
+            "help": "The epochs for which the two are meant: a run of fewer refines the more in each, so that as much is left of "
+            "the first labels. The number of a run's own epochs keeps them as they are."
+        },
+    )
     datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
     datastore_size: int = field(
         default=200_000,
@@ -158,6 +188,27 @@ class GlodeTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Train the denoiser's projection: source spans are classified by their similarity to the prototypes."},
     )
+
+    def __post_init__(self):
+        """Raises InputError where arguments of denoising do not go together."""
+        super().__post_init__()
+        if self.refine == "step" and (self.agreement or self.self_direction):
+            raise InputError("--agreement and --self_direction judge all labels at once: they need --refine epoch.")
+        if self.refine == "epoch" and self.train_projection:
+            raise InputError(
+                "--train_projection trains the vectors of --refine step; --refine epoch compares the model's own states. "
+                "Leave one of them out."
+            )
+        if not (0 <= self.refine_start <= 1 and self.beta_epochs >= 1):
+            raise InputError(
+                f"--refine_start {self.refine_start} --beta_epochs {self.beta_epochs}: the first is a share of the training, "
+                "from 0 to 1, the second a number of epochs from 1."
+            )
+        if not (0 < self.beta_end <= 1 and 0 < self.beta_start <= 1):
+            raise InputError(
+                f"--beta_start {self.beta_start} --beta_end {self.beta_end}: a weight of the old label lies above 0 and is at "
+                "most 1."
+            )
 
     @property
     def denoising_settings(self) -> DenoisingSettings:

@@ -31,26 +31,34 @@ class DenoisingCallback(TrainerCallback):
         denoiser: what is refreshed.
         report: what the history has of the labels, see `PseudoLabelReport.summary`.
         log: takes a log line.
+        refine: refines the labels as an epoch begins, where that is asked for and not done, and says what is logged of it.
     """
 
-    def __init__(self, denoiser: Denoiser, report: Callable[[], dict], log: Callable[[dict[str, float]], None]):
-        self.denoiser, self.report, self.log = denoiser, report, log
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        report: Callable[[], dict],
+        log: Callable[[dict[str, float]], None],
+        refine: Callable[[int], dict[str, float]],
+    ):
+        self.denoiser, self.report, self.log, self.refine = denoiser, report, log, refine
         self.history: list[dict] = []
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self._refresh(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        self._refresh(epoch, self.refine(epoch))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self._refresh(round(state.epoch))
+        self._refresh(round(state.epoch), {})
 
-    def _refresh(self, epoch: int) -> None:
+    def _refresh(self, epoch: int, refined: dict[str, float]) -> None:
         self.denoiser.begin_epoch(epoch)
         if any(entry["epoch"] == epoch for entry in self.history):
             return
         summary, store = self.report(), self.denoiser.datastore
         self.history.append({"epoch": epoch} | summary)
         logs = {"datastore_size": len(store), "datastore_recall": store.recall, "datastore_deviation": store.deviation}
-        logs |= _flat(summary, "pseudo_labels_")
+        logs |= refined | _flat(summary, "pseudo_labels_")
         for language, part in summary.get("languages", {}).items():
             logs |= _flat(part, f"pseudo_labels_{language}_")
         self.log(logs)

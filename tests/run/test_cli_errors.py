@@ -299,9 +299,10 @@ def test_nothing_of_ones_own_to_push(command: Command):
     ("changes", "said"),
     [
         ({"num_train_epochs": 1}, True),
-        ({"num_train_epochs": 2}, True),
-        ({"num_train_epochs": 2.5}, False),
-        ({"num_train_epochs": 1, "refine_start_epoch": 1}, False),
+        ({"num_train_epochs": 2}, False),
+        ({"num_train_epochs": 2.5, "refine_start": 0.7}, True),
+        ({"num_train_epochs": 1, "refine_start": 0}, False),
+        ({"num_train_epochs": 1, "denoising": "none", "refine": "epoch", "agreement": "true"}, True),
         ({"num_train_epochs": 1, "denoising": "none"}, False),
         ({"num_train_epochs": 1, "stage": "source"}, False),
     ],

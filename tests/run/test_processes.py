@@ -28,11 +28,12 @@ def train(
     *checkpoint: Path,
     labels: str = "memory",
     head_scale: float = 1.0,
+    refine: str = "step",
 ) -> dict:
     """The denoising state at the end, as each rank has it; the same on all ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29531"]
     command += [str(ROOT / "tests" / "support" / "process_worker.py"), str(backbone), str(output), str(batch // processes)]
-    command += [str(source), str(target), labels, str(head_scale), *map(str, checkpoint)]
+    command += [str(source), str(target), labels, str(head_scale), refine, *map(str, checkpoint)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,6 +81,15 @@ def test_one_two_and_three_processes_agree(backbone, tmp_path):
     for processes in (1, 3):
         resumed = train(backbone, tmp_path / f"resumed{processes}", processes, 12, 50, 40, checkpoint, head_scale=50.0)
         assert_near(states[2], resumed)
+
+
+def test_one_and_two_processes_agree_where_labels_are_refined_at_once(backbone, tmp_path):
+    options = {"head_scale": 50.0, "refine": "epoch"}
+    states = [train(backbone, tmp_path / str(processes), processes, 12, 50, 40, **options) for processes in (1, 2)]
+    name = "pseudo_labels.probabilities"
+    assert torch.allclose(states[0][name], states[1][name], rtol=1e-4, atol=1e-4)
+    assert set(states[0]["pseudo_labels.refined_in"].tolist()) == {3}
+    assert json.loads((tmp_path / "1" / "scores.json").read_text())["changed"] > 0.01
 
 
 def test_processes_share_the_file_of_pseudo_labels(backbone, tmp_path):

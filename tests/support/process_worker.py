@@ -1,6 +1,7 @@
 """One of several processes that train a target model on a slice of the demo, in double precision: started by test_processes.py.
 
-torchrun ... tests/process_worker.py BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES memory|mapped HEAD_SCALE [CHECKPOINT]
+torchrun ... tests/process_worker.py \\
+    BACKBONE OUTPUT BATCH SOURCE_SENTENCES TARGET_SENTENCES memory|mapped HEAD_SCALE step|epoch [CHECKPOINT]
 
 HEAD_SCALE multiplies the classifier's first weights: at 1 the tiny model finds no entity in so few steps, not even among the
 twenty training sentences that the scores are of."""
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from glode.corpora.reading import load_corpus  # noqa: E402
 from glode.denoising.pseudo_labels import PseudoLabels  # noqa: E402
 from glode.features.reach import gold_entities  # noqa: E402
+from glode.features.strings import string_ids  # noqa: E402
 from glode.features.windows import build_features  # noqa: E402
 from glode.run.embedded import DEMO_DIRECTORY  # noqa: E402
 from glode.training.arguments import GlodeTrainingArguments  # noqa: E402
@@ -38,6 +40,7 @@ def main(
     target: str,
     labels_in: str,
     head_scale: str,
+    refine: str,
     checkpoint: str | None = None,
 ) -> None:
     tokenizer, length = AutoTokenizer.from_pretrained(backbone), 3
@@ -67,6 +70,10 @@ def main(
         use_cpu=True,
         disable_tqdm=True,
         center_vectors=True,
+        refine=refine,
+        agreement=refine == "epoch",
+        self_direction=refine == "epoch",
+        per_device_eval_batch_size=7,
         datastore_outside_share=0.5,
     )
     Path(output).mkdir(exist_ok=True)
@@ -84,6 +91,7 @@ def main(
         dev=windows[2],
         dev_references=gold_entities(corpora[2]),
         pseudo_labels=labels,
+        target_strings=string_ids(corpora[1], windows[1], length),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     state, scores = trainer.denoiser.state_dict(), trainer.evaluate()
