@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
-from glode.run.arguments import numbered
+from glode.run.arguments import RunArguments, numbered
 from glode.run.corpora import files_by_language
 from glode.run.embedded import DEMO_BACKBONE
 from glode.run.given_labels import are_records
@@ -108,11 +109,7 @@ def card_facts(run: Preparation) -> CardFacts:
         last_stage=run.last_stage,
         source_epochs=metrics["epochs"].get("source", training.source_num_train_epochs or training.num_train_epochs),
         target_epochs=epochs,
-        source_is_given=bool(options.teachers or options.pseudo_labels),
-        teachers=len(options.teachers or ()) or options.num_teachers,
-        calibrated=options.calibrate,
-        labels_are_given=are_records(Path(options.pseudo_labels or "")),
-        rounds=options.rounds,
+        **_who_labels(options),
         refined=refines(training, epochs),
         first_refining_epoch=training.denoising_settings.refining_epochs(math.ceil(epochs)).start + 1,
         best_checkpoint=training.load_best_model_at_end,
@@ -127,6 +124,17 @@ def card_facts(run: Preparation) -> CardFacts:
         token_scores={names[name]: values for name, values in metrics.get("token_classifier", {}).items()},
         token_epochs=options.token_classifier_epochs,
     )
+
+
+def _who_labels(options: RunArguments) -> dict[str, Any]:
+    """What the cards tell of the teachers."""
+    return {
+        "source_is_given": bool(options.teachers or options.pseudo_labels),
+        "labels_are_given": are_records(Path(options.pseudo_labels or "")),
+        "teachers": len(options.teachers or ()) or options.num_teachers,
+        "calibrated": options.calibrate,
+        "rounds": options.rounds,
+    }
 
 
 def _corpus_names(run: Preparation) -> tuple[str, str]:
