@@ -395,7 +395,7 @@ def _check_teachers(run: RunArguments) -> None:
             "Leave it out."
         )
     if run.rounds > 1 and run.stage == "source":
-        raise InputError("--rounds repeats the target stage: give --stage all or target.")
+        raise InputError("--rounds repeats the target stage, which --stage source leaves out. Give --stage all.")
     if run.calibrate and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
         raise InputError("--calibrate: no model labels the target text in this run. Leave it out.")
 

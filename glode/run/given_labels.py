@@ -185,7 +185,7 @@ def _spans(
         inside = isinstance(start, int) and isinstance(end, int) and 0 <= start < end < len(places)
         if not inside or name is None or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InputError(
-                f"{where}: {str(entity)[:80]} is no start, end and type inside the text, with a score from 0 to 1. Correct it."
+                f"{where}: {str(entity)[:80]} is no entity of this text: expected start, end, entity_group, a score from 0 to 1."
             )
         if (kind := ids.get(mapping.get(name, name))) is None:
             raise InputError(

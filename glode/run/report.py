@@ -135,7 +135,7 @@ def _scored_models(metrics: Mapping) -> dict[str, dict]:
     """The scores of each model, by its name in the table: all teachers and the target models of all rounds among them."""
     scored = {name.replace("_", " "): scores for name, scores in metrics.items() if re.fullmatch(r"source_model(_\d+)?", name)}
     rounds = metrics.get("rounds", [])
-    scored |= {f"target model, round {number}": part["target_model"] for number, part in enumerate(rounds, 1)}
+    scored |= {f"target model {number}": part["target_model"] for number, part in enumerate(rounds, 1)}
     last = [name for name in ("target_model", "token_classifier") if name in metrics and not (rounds and name == "target_model")]
     return scored | {name.replace("_", " "): metrics[name] for name in last}
 
