@@ -19,7 +19,6 @@ from glode.denoising.denoiser import Denoiser
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.errors import InputError
 from glode.fast.preparing import speed_up
-from glode.features.collator import GlodeCollator
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
 from glode.features.streams import TwoStreams, TwoStreamSampler
@@ -27,11 +26,12 @@ from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
+from glode.training.batches import make_collator
 from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
-from glode.training.optimizer import give_head_its_rate
+from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
@@ -91,11 +91,12 @@ class GlodeTrainer(Trainer):
             target = None
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
+        batches = {"keep_target": denoises, "first_position": speed_up(model)}
         super().__init__(
             model=model,
             args=args,
             processing_class=processing_class,
-            data_collator=self._make_collator(model, args, processing_class, denoises),
+            data_collator=make_collator(processing_class, args, model.config.max_span_length, self.mlm, **batches),
             train_dataset=TwoStreams(source, target) if source is not None else None,
             eval_dataset=TwoStreams(dev, None) if dev is not None else None,
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
@@ -118,16 +119,6 @@ class GlodeTrainer(Trainer):
         model.mlm_head.requires_grad_(self.mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
-
-    def _make_collator(self, model: GlodeModel, args: GlodeTrainingArguments, tokenizer, denoises: bool) -> GlodeCollator:
-        return GlodeCollator(
-            tokenizer,
-            model.config.max_span_length,
-            mlm_probability=args.mlm_probability if self.mlm else 0.0,
-            keep_target=denoises,
-            seed=args.seed,
-            first_position=speed_up(model),
-        )
 
     def _prepare_denoising(
         self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings
@@ -154,11 +145,13 @@ class GlodeTrainer(Trainer):
         target_lengths = list_lengths(target, "input_ids") if target is not None else np.empty(0, np.int32)
         batches = (args.per_device_train_batch_size, self.target_batch_size)
         self.sampler = TwoStreamSampler(source_lengths, target_lengths, *batches, args.seed, args.world_size)
+        read = [target_lengths, *([source_lengths] if args.mlm_text == "both" else [])]
         special = self.processing_class.num_special_tokens_to_add()
-        tokens = np.mean(target_lengths) - special if target is not None else 1.0
+        tokens = sum(np.mean(lengths) - special for lengths in read) if target is not None else 1.0
         self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
         self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
-        self.mlm_tokens = token_set(target, args.device) if self.mlm and args.mlm_vocabulary == "target" else None
+        texts = [target, *([source] if args.mlm_text == "both" else [])]
+        self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """[...] -> [processes, ...], by rank."""
@@ -177,6 +170,12 @@ class GlodeTrainer(Trainer):
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        if self.args.one_cycle:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = one_cycle(optimizer or self.optimizer, warmup, num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     # --------------------------------------------------------------------------------------------------------------- loss
 
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
@@ -194,8 +193,10 @@ class GlodeTrainer(Trainer):
             types.append(soft.argmax(-1))
             if self.args.train_projection:
                 losses["projection_loss"] = self._projection_loss(self.denoiser, outputs.projection[:rows], spans)
-        if outputs.mlm_loss is not None:  # a token weighs the same in every batch, as a span does
-            losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
+        if outputs.mlm_loss is not None:
+            losses["mlm_loss"] = outputs.mlm_loss
+            if self.args.loss_reduction != "batch":  # a token weighs the same in every batch, as a span does
+                losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
         if self.contrastive:
             losses["contrastive_loss"] = self._contrastive_loss(outputs.projection[is_span], torch.cat(types)[is_span])
         self.loss_means.add(losses)
@@ -306,12 +307,12 @@ class GlodeTrainer(Trainer):
         """Soft labels of every span of the target text, from this trainer's (source) model, whose logits are divided by
         `temperature`; where `others` is the mean of `number` other teachers' labels, it becomes the mean of all."""
         labels = others or empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
-        return write_soft_labels(labels, self._logits_of(windows), temperature, number, self._gather)
+        hard_outside = self.args.initial_labels == "hard_outside"
+        return write_soft_labels(labels, self._logits_of(windows), temperature, hard_outside, number, self._gather)
 
     def fit_temperature(self) -> float:
         """The temperature at which this model is as sure as it is right on the development set."""
-        windows = self.eval_dataset.source
-        return fit_temperature(*gold_logits(self._logits_of(windows), windows, self._gather))
+        return fit_temperature(*gold_logits(self._logits_of(dev := self.eval_dataset.source), dev, self._gather))
 
     def _logits_of(self, windows: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Batches of windows, where the model lies, and the logits of each: [batch, words, length, types]."""

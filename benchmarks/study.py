@@ -33,12 +33,11 @@ from transformers import AutoTokenizer
 sys.path.insert(0, str(ROOT))
 
 from glode.corpora.reading import load_corpus
+from glode.evaluation.statistics import f1_of, randomisation_test, sentence_counts
 from glode.features.reach import gold_entities
-from glode.metrics import of_known_types
 from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
-TRIALS = 10_000  # of each paired test
 Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
 
 
@@ -320,35 +319,7 @@ def count(model: Path, test: str) -> np.ndarray:
     gold = [[entity for entity in entities if entity[2] in known] for entities in gold_entities(corpus)]
     tagged = tagger.predict(corpus["words"], tokenizer)
     found = [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in entities] for entities in tagged]
-    pairs = [(set(wanted), set(got)) for wanted, got in zip(gold, of_known_types(gold, found), strict=True)]
-    return np.array([(len(wanted), len(got), len(wanted & got)) for wanted, got in pairs], dtype=np.int16)
-
-
-def f1_of(counts: np.ndarray) -> np.ndarray:
-    """F1 in percent of counts [..., (gold, predicted, correct)]."""
-    gold, predicted, correct = np.moveaxis(counts, -1, 0)
-    return 200 * correct / np.maximum(gold + predicted, 1)
-
-
-def randomisation_test(first: np.ndarray, second: np.ndarray, trials: int = TRIALS, seed: int = 0) -> tuple[float, float]:
-    """Paired approximate randomisation over sentences (Noreen 1989), two-sided: how often would a difference of F1 as large as
-    the measured one come about, if for each sentence the two systems were exchanged by chance?
-
-    Args:
-        first, second: [sentences, (gold, predicted, correct)] of the two systems; where there are several seeds, summed over
-            them, so that a sentence stays one unit.
-        trials: how many exchanges are drawn.
-    Returns:
-        F1 of `first` minus F1 of `second` in points, and p.
-    """
-    generator, observed = np.random.default_rng(seed), float(f1_of(first.sum(0)) - f1_of(second.sum(0)))
-    as_large, change = 0, (second - first).astype(np.float64)
-    for at in range(0, trials, 500):
-        swapped = generator.random((min(500, trials - at), len(first)), dtype=np.float32) < 0.5
-        moved = swapped.astype(np.float64) @ change
-        difference = f1_of(first.sum(0) + moved) - f1_of(second.sum(0) - moved)
-        as_large += int((np.abs(difference) >= abs(observed) - 1e-9).sum())
-    return observed, (1 + as_large) / (trials + 1)
+    return sentence_counts(gold, found).astype(np.int16)
 
 
 def faster_in_bf16(tokens: int = 1000) -> bool:

@@ -1,4 +1,4 @@
-"""The command `glode`: train, tag, export, app."""
+"""The command `glode`: train, tag, evaluate, export, app."""
 
 import difflib
 import importlib
@@ -11,6 +11,7 @@ import glode
 COMMANDS = {
     "train": ("run_crossner", "train a recogniser for a language without labels"),
     "tag": ("glode.serving.tag", "find the entities of a file of any size"),
+    "evaluate": ("glode.evaluation.evaluate", "judge models by a labelled file of your own"),
     "export": ("glode.serving.onnx", "write a token classifier for ONNX Runtime"),
     "app": ("glode.serving.app", "a page to try a model in the browser"),
 }

@@ -65,6 +65,8 @@ def reduced(losses: list[list[float]], reduction: str, mean_spans: float) -> flo
     """Losses of the valid spans of each row -> one number."""
     if reduction == "sentence":
         return sum(sum(row) / len(row) for row in losses) / len(losses)
+    if reduction == "batch":
+        return sum(map(sum, losses)) / sum(map(len, losses))
     return sum(sum(row) for row in losses) / (len(losses) * mean_spans)
 
 

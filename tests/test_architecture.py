@@ -28,7 +28,7 @@ FLOORS = [
     {"trainer_glode", "serving"},
     {"publishing"},
     {"run"},
-    {"run_crossner"},
+    {"run_crossner", "evaluation"},
     {"api"},
     {"command"},
     {"__main__"},

@@ -28,7 +28,7 @@ from glode.fast.packing import pack_encoder
 from glode.features.collator import GlodeCollator
 from glode.features.windows import build_features
 from glode.training.arguments import GlodeTrainingArguments
-from modeling_glode import GlodeConfig, GlodeModel, collate_windows, iter_windows
+from modeling_glode import GlodeConfig, GlodeModel, iter_windows
 from trainer_glode import GlodeTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "short_collections")
@@ -287,9 +287,8 @@ def test_a_pretrained_head_learns_from_the_first_step(tokenizer, windows, tmp_pa
 
     def batch(seed: int) -> dict[str, torch.Tensor]:
         made = GlodeCollator(tokenizer, 3, mlm_probability=0.25, keep_target=False, seed=seed)
-        inputs = collate_windows(rows, 1)
-        made._mask(inputs, 0, [row["index"] for row in rows])
-        return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "labels": inputs["mlm_labels"]}
+        inputs = made.masked(rows, [row["index"] for row in rows])
+        return {"labels": inputs.pop("mlm_labels")} | inputs
 
     for step in range(60):
         loss = checkpoint(**batch(step)).loss

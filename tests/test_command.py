@@ -33,8 +33,14 @@ def test_a_command_that_is_not_there(capsys):
 
 
 # An argument that each subcommand has, so that its own help is seen and not another's; and what it asks for at least.
-ARGUMENTS = {"train": "target_unlabeled", "tag": "threshold", "export": "output", "app": "port"}
-REQUIRED = {"train": ["--target_lang", "de"], "tag": ["--model", "m"], "export": ["--model", "m", "--output", "o"], "app": []}
+ARGUMENTS = {"train": "target_unlabeled", "tag": "threshold", "evaluate": "gold", "export": "output", "app": "port"}
+REQUIRED = {
+    "train": ["--target_lang", "de"],
+    "tag": ["--model", "m"],
+    "evaluate": ["--model", "m", "--gold", "g"],
+    "export": ["--model", "m", "--output", "o"],
+    "app": [],
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -54,6 +60,7 @@ def test_an_argument_that_is_not_there(name: str, capsys):
     ("arguments", "message"),
     [
         (["tag", "--model", "nowhere/at-all", "--input", "missing.txt"], "--input missing.txt is no file"),
+        (["evaluate", "--model", "missing", "--gold", "missing.conll"], "missing.conll: no such file"),
         (["export", "--model", "missing", "--output", "onnx"], "missing: no token classifier"),
         (["app", "--model", "missing"], "model 'missing' cannot be loaded"),
         (["train", "--target_lang", "de", "--config", "missing.yaml"], "missing.yaml: cannot be read"),

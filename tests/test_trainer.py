@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, set_seed
 
 from glode.corpora.labels import label_names
-from glode.denoising.pseudo_labels import PseudoLabels
+from glode.denoising.pseudo_labels import PseudoLabels, harden_outside
 from glode.errors import InputError
 from glode.features.collator import GlodeCollator
 from glode.features.reach import gold_entities
@@ -224,6 +224,31 @@ def test_the_loss_is_on_the_labels_that_the_denoiser_gives(backbone, tokenizer, 
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.parametrize("reduction", ["span", "batch"])
+def test_the_language_model_reads_both_texts(backbone, tokenizer, corpus, windows, unlabeled, tmp_path, reduction: str):
+    """Masked tokens of ten windows, among the tokens of both texts: over the corpora's mean number, or over the batch's own."""
+    some = unlabeled.select([4, 9])
+    trainer = GlodeTrainer(
+        fresh_model(backbone),
+        arguments(tmp_path, loss_reduction=reduction, mlm_text="both", mlm_vocabulary="target", mlm_weight=1.0),
+        tokenizer,
+        source=windows,
+        target=some,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["attention_mask"].shape[0] == 5 + 10  # source alone is scored in the source stage
+    assert set(trainer.mlm_tokens.tolist()) == {token for row in windows["input_ids"] for token in row}
+    masked = int((batch["mlm_labels"] != -100).sum())
+    trainer.model.eval()
+    trainer.compute_loss(trainer.model, dict(batch))
+    names = ("labels", "is_target", "window", "key", "own_start", "span_mask")
+    inputs = {name: value for name, value in batch.items() if name not in names}
+    mean = trainer.model(**inputs, mlm_tokens=trainer.mlm_tokens).mlm_loss
+    tokens = sum(np.mean([len(row) - 2 for row in texts["input_ids"]]) for texts in (windows, some))
+    weight = 1.0 if reduction == "batch" else masked / (5 * tokens * 0.25)
+    assert trainer.loss_means.take()["mlm_loss"] == pytest.approx(weight * mean.item(), rel=1e-5)
+
+
 def test_target_labels_never_reach_the_training(backbone, tokenizer, corpus, windows, tmp_path):
     """Poison the target's gold entities: the trained weights and the pseudo labels stay the same, bit by bit."""
     poison = corpus.map(lambda row: {"begins": [0], "lengths": [1], "types": ["PER"]})
@@ -258,13 +283,19 @@ def test_operations_are_counted_for_the_tokens_that_there_are(backbone, tokenize
     assert trainer.floating_point_ops(trainer.data_collator(rows)) == expected
 
 
-def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, windows, unlabeled, tmp_path):
-    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, per_device_eval_batch_size=7), tokenizer, source=windows)
+@pytest.mark.parametrize("initial_labels", ["soft", "hard_outside"])
+def test_pseudo_labels_are_the_source_models_probabilities(
+    backbone, tokenizer, windows, unlabeled, tmp_path, initial_labels: str
+):
+    options = {"per_device_eval_batch_size": 7, "initial_labels": initial_labels}
+    trainer = GlodeTrainer(fresh_model(backbone), arguments(tmp_path, **options), tokenizer, source=windows)
     labels = trainer.assign_pseudo_labels(unlabeled)
     batch = GlodeCollator(tokenizer, trainer.model.config.max_span_length)([TwoStreams(unlabeled, None)[3]])
     names = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
     with torch.no_grad():
         expected = trainer.model.eval()(**{name: batch[name] for name in names}).logits.softmax(-1)[0]
+    if initial_labels == "hard_outside":
+        expected = harden_outside(expected[None], batch["span_mask"])[0]
     stored = labels.probabilities[labels.offsets[3] : labels.offsets[4]]
     mask = batch["span_mask"][0]
     torch.testing.assert_close(stored[mask], expected[mask], rtol=1e-5, atol=1e-6)
@@ -280,17 +311,21 @@ def test_pseudo_labels_are_the_source_models_probabilities(backbone, tokenizer, 
         (5, False, True, "step"),
         (8, False, False, "epoch"),
         (10, True, True, "epoch"),
+        (5, False, False, "authors"),
     ],
 )
 def test_resuming_gives_the_run_that_was_never_stopped(
     backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped, bf16, refine
 ):
     """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch; with
-    a datastore that is full, pseudo labels in memory and in a file, and in mixed precision."""
+    a datastore that is full, pseudo labels in memory and in a file, in mixed precision, and as the authors' code trains."""
 
     def train(name: str, resume: str | None = None) -> GlodeTrainer:
         options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
-        options |= {"datastore_size": 60, "bf16": bf16, "refine": refine}
+        options |= {"datastore_size": 60, "bf16": bf16, "refine": "epoch" if refine == "epoch" else "step"}
+        if refine == "authors":
+            options |= {"one_cycle": True, "adam_beta2": 0.98, "refine_every_visit": True, "beta_schedule": "epoch"}
+            options |= {"loss_reduction": "batch", "mlm_hide_masked": True, "double_softmax": True}
         if refine == "epoch":
             options |= {"agreement": True, "self_direction": True, "refine_start": 0.5}
         trainer = GlodeTrainer(
@@ -318,7 +353,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert saved["pseudo_labels.probabilities"].dtype == (torch.float16 if mapped else torch.float32)
     first = soft_labels(unlabeled, corpus).probabilities
     assert not torch.equal(whole.denoiser.pseudo_labels.probabilities.float(), first)
-    if refine == "step":
+    if refine != "epoch":
         assert len(whole.denoiser.datastore) == 60
     else:
         assert set(whole.denoiser.pseudo_labels.refined_in.tolist()) == {3}

@@ -31,8 +31,8 @@ def is_brat(path: Path) -> bool:
 def read_brat(path: Path, options: ReadingOptions, labelled: bool = True) -> Iterator[Raw]:
     """The text-bound annotations (T lines) of a document, or of all documents below a directory.
 
-    Relations, events, attributes and notes are passed over. The parts of an entity that white space alone separates are one;
-    entities with gaps are left out and counted, since a span has none. Offsets count characters of the text.
+    Relations, events with their triggers, attributes and notes are passed over. The parts of an entity that white space alone
+    separates are one; entities with gaps are left out and counted, since a span has none. Offsets count characters of the text.
 
     Raises:
         InputError: a line is no annotation, its offsets or its text do not fit, or one of the two files is missing.
@@ -47,8 +47,11 @@ def read_brat(path: Path, options: ReadingOptions, labelled: bool = True) -> Ite
         if "\r\n" in text and not _all_fit(lines, text):
             text = text.replace("\r\n", "\n")  # annotated where a line end is one character
         entities = []
+        triggers = {match[1] for _, line, _ in lines if (match := re.match(r"E\S*\t[^\s:]+:(T\S+)", line))}
         for number, line, _ in lines:
-            if line.startswith("T"):
+            if line.split("\t")[0] in triggers:
+                notes["triggers of events left out"] += 1
+            elif line.startswith("T"):
                 where = f"{document.with_suffix('.ann')}, line {number}"
                 entities += _without_gaps(*_annotation(line, text, where), text, notes)
         for start, end in _whole_sentences(split_sentences(text), entities):

@@ -17,7 +17,8 @@ from glode.errors import InputError
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
 _PREFIXES = frozenset("BIESLUM")
 _PARTED = re.compile(r". -\w.*|.- \w.*")  # B -PER, B- PER
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][a-z]+)?:(?=.)")  # PAN-X has it before each word
+_LANGUAGE = re.compile(r"(?:[a-z]{2,3}|simple)(?:[-_][a-z]+)*:")  # PAN-X has it before each word
+_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # around a tag they are no part of it
 _SAMPLE = 1000  # lines that show what separates the columns
 
 COLUMN_SUFFIXES = frozenset({
@@ -36,8 +37,8 @@ _MISC_KEYS = ("ner", "ne", "name", "tag", "entity", "namedentity", "named_entity
 @dataclass(frozen=True)
 class Layout:
     """What the columns of a file are: how many, the positions of words, tags and the sentence's number or name, whether the first
-    one counts the words, the line with their names, what precedes every word, the key within the tags' column (CoNLL-U), and what
-    is said about all this."""
+    one counts the words, the line with their names, the language codes before all words, the key within the tags' column
+    (CoNLL-U), and what is said about all this."""
 
     width: int = 0
     token: int = 0
@@ -45,7 +46,7 @@ class Layout:
     sentence: int | None = None
     indexed: bool = False
     header: int | None = None
-    language: str = ""
+    languages: tuple[str, ...] = ()
     key: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -102,11 +103,12 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, lay
 
 
 def _add_word(raw: Raw, columns: list[str], layout: Layout, number: int) -> None:
-    raw.words.append(columns[layout.token].strip().removeprefix(layout.language))
+    word = columns[layout.token].strip()
+    raw.words.append(_LANGUAGE.sub("", word, count=1) if layout.languages else word)
     if layout.tag is None:
         raw.tags = None
         return
-    tag = columns[layout.tag].strip()
+    tag = _visible(columns[layout.tag])
     if layout.key is not None:
         named = re.search(rf"(?:^|\|){re.escape(layout.key)}=([^|]+)", tag)
         tag = named[1] if named else "O" if tag in ("_", "") or "=" in tag else tag
@@ -135,7 +137,10 @@ def _check_row(columns: list[str], layout: Layout, path: Path, number: int, labe
 
 def _rows(path: Path, options: ReadingOptions) -> Iterator[tuple[int, list[str], int]]:
     """(number, columns, replaced characters) of each line; a blank line has no columns."""
-    lines = read_lines(path, options.encoding, options.encoding_errors)
+    lines = (
+        (number, line.removeprefix("\ufeff"), replaced)  # of a file that was appended
+        for number, line, replaced in read_lines(path, options.encoding, options.encoding_errors)
+    )
     if unpacked_suffix(path) == ".csv":
         yield from _csv_rows(path, lines, _delimiter(path, options))
         return
@@ -169,7 +174,7 @@ def _delimiter(path: Path, options: ReadingOptions) -> str:
 
 def _split(line: str, mixed: bool) -> list[str]:
     """The columns of a line, none of a blank one. Other white space (no-break, ideographic) may be part of a word."""
-    if not line.strip():
+    if not _visible(line):
         return []
     if "\t" in line:
         if not mixed:
@@ -179,6 +184,10 @@ def _split(line: str, mixed: bool) -> list[str]:
     if len(columns) > 2 and columns[-2].rstrip("-") in _PREFIXES and _PARTED.fullmatch(f"{columns[-2]} {columns[-1]}"):
         columns[-2:] = ["".join(columns[-2:])]
     return columns
+
+
+def _visible(text: str) -> str:
+    return text.strip().strip(_INVISIBLE).strip()
 
 
 def _is_mixed(path: Path, options: ReadingOptions) -> bool:
@@ -198,7 +207,8 @@ def _is_comment(columns: list[str], width: int, path: Path) -> bool:
     if not columns[0].startswith("#") or unpacked_suffix(path) == ".csv":
         return False
     tag = columns[-1].strip()
-    return len(columns) != width or not (tag == "O" or re.match("[BIESLUM]-.", tag) or tag.isupper())
+    is_entry = len(columns) > 2 and columns[2 if columns[0] == "#" else 1] == "="  # sent_id = A1
+    return is_entry or len(columns) != width or not (tag == "O" or re.match("[BIESLUM]-.", tag) or tag.isupper())
 
 
 def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
@@ -239,14 +249,17 @@ _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIE
 @dataclass
 class Survey:
     """What a file's lines show: the first one, and of each column its values (as far as they are few), whether all are digits,
-    and what language code precedes all."""
+    how many have a language code before them, and how many blanks they hold; how often the first column repeats itself."""
 
     first: tuple[int, list[str]] | None = None
     names: list[str] = field(default_factory=list)  # of columns, in lower case
     header: int | None = None
     values: list[Counter[str]] = field(default_factory=list)
     digits: list[bool] = field(default_factory=list)
-    languages: list[str | None] = field(default_factory=list)
+    languages: list[Counter[str]] = field(default_factory=list)
+    blanks: list[int] = field(default_factory=list)
+    last: str | None = None
+    repeats: int = 0
     misc: dict[str, Counter[str]] = field(default_factory=dict)
     words: int = 0
     indexed: bool = False
@@ -271,12 +284,14 @@ def find_layout(path: Path, options: ReadingOptions, labelled: bool) -> Layout:
         raise InputError(f"{path}: column {tag + 1} cannot hold both words and tags. Give --token_column and --tag_column.")
     if tag is not None:
         _check_header(survey, tag, path)
-    language = survey.languages[token] or ""
-    notes += [f"words without the {language} before them"] if language else []
+    if not options.token_column:
+        _check_words(survey, token, path)
+    languages = _languages(survey, token, path)
+    notes += [f"words without the {', '.join(languages)} before them"] if languages else []
     sentence = next((survey.names.index(name) for name in _SENTENCE_NAMES if name in survey.names), None)
     indexed = survey.indexed and token != 0 and sentence != 0
     sentence = sentence if sentence not in (token, tag) else None
-    return Layout(survey.width, token, tag, sentence, indexed, survey.header, language, key, tuple(notes))
+    return Layout(survey.width, token, tag, sentence, indexed, survey.header, languages, key, tuple(notes))
 
 
 def _survey(path: Path, options: ReadingOptions) -> Survey:
@@ -298,7 +313,8 @@ def _survey(path: Path, options: ReadingOptions) -> Survey:
         if not survey.first:
             survey.first = number, columns
             survey.values = [Counter() for _ in columns]
-            survey.digits, survey.languages = [True] * len(columns), [None] * len(columns)
+            survey.digits, survey.blanks = [True] * len(columns), [0] * len(columns)
+            survey.languages = [Counter() for _ in columns]
             if names := _names(columns, options):
                 survey.names, survey.header = names, number
                 continue
@@ -312,17 +328,18 @@ def _survey(path: Path, options: ReadingOptions) -> Survey:
 
 def _look_at(survey: Survey, columns: list[str]) -> None:
     """Add a line to what its columns show."""
+    survey.repeats += columns[0] == survey.last
+    survey.last = columns[0]
     for column, text in enumerate(columns):
-        text = text.strip()
+        text = _visible(text)
         counter = survey.values[column]
         if text in counter or len(counter) <= MOST_TAGS:
             counter[text] += 1
         if survey.digits[column] and not text.isdecimal():
             survey.digits[column] = False
-        if survey.languages[column] != "":
-            match = _LANGUAGE.match(text)
-            found = match[0] if match else ""
-            survey.languages[column] = found if survey.languages[column] in (None, found) else ""
+        survey.blanks[column] += text.count(" ")
+        if match := _LANGUAGE.match(text):
+            survey.languages[column][match[0]] += 1
     if survey.width == 10:
         for part in columns[-1].strip().split("|"):
             name, equals, value = part.partition("=")
@@ -399,6 +416,47 @@ def _find_token(survey: Survey, options: ReadingOptions, path: Path) -> int:
     return 0
 
 
+def _check_words(survey: Survey, token: int, path: Path) -> None:
+    """What was taken for the words' column may hold texts, names of documents, or words with a position."""
+    values = survey.values[token]
+    is_text = survey.blanks[token] >= (1 if survey.names and survey.names[token] in ("text", "sentence") else 2) * survey.words
+    if survey.words and is_text:
+        raise InputError(
+            f"{path}: the words' column holds texts ({next(iter(values))[:40]!r}). Give a word a line; texts go into a .txt "
+            "file or, with offsets, into .jsonl. If they are words, name their column by --token_column."
+        )
+    if token == 0 and survey.width > 2 and all(re.fullmatch(r"\d+-\d+(\.\d+)?", value) for value in values):
+        raise InputError(
+            f"{path}: the first column numbers sentences and words ({', '.join(list(values)[:3])}), as WebAnno's TSV does, "
+            "which is not read. Export it as CoNLL 2002, or name the words' column by --token_column."
+        )
+    if token == 0 and survey.width > 2 and 2 * survey.repeats >= max(survey.words - 1, 1):
+        raise InputError(
+            f"{path}: the first column repeats {next(iter(values))!r} from line to line, as names of documents do. Name the "
+            "words' column by --token_column."
+        )
+    if survey.words > 2 and all(re.fullmatch(r".\d", value) for value in values) and not "".join(values).isascii():
+        raise InputError(
+            f"{path}: each word is a character with a digit ({', '.join(list(values)[:3])}): are these positions within "
+            "words? Take them away, or name the words' column by --token_column."
+        )
+
+
+def _languages(survey: Survey, token: int, path: Path) -> tuple[str, ...]:
+    """The language codes that precede all words.
+
+    Raises:
+        InputError: they precede most.
+    """
+    found, marked = survey.languages[token], survey.languages[token].total()
+    if survey.words > marked > survey.words / 2:
+        raise InputError(
+            f"{path}: {marked} of {survey.words} words have a language before them ({next(iter(found))}). Take it away, or write "
+            "it before all."
+        )
+    return tuple(sorted(found)) if marked == survey.words else ()
+
+
 def _find_tag(
     survey: Survey, options: ReadingOptions, path: Path, token: int, labelled: bool
 ) -> tuple[int | None, str | None, list[str]]:
@@ -419,7 +477,8 @@ def _find_tag(
         last -= 1
     layers = [column for column in range(token + 1, last) if _holds_entities(survey.values[column])]
     if not layers:
-        return last, None, []
+        is_uner = survey.indexed and survey.width == 5 and set(survey.values[2]) == {"O"}
+        return (2 if is_uner else last), None, []
     counted = f"columns {', '.join(str(column + 1) for column in [*layers, last])}"
     if survey.indexed and (survey.width, layers) == (4, [2]) and _holds_tags(survey.values[3]):
         return 2, None, ["words of which only the outer of two layers of tags was read"]
@@ -439,11 +498,13 @@ def _check_header(survey: Survey, tag: int, path: Path) -> None:
     number, columns = survey.first
     first, values = columns[tag].strip(), survey.values[tag]
     others = [value for value in values if value != first and len(value) > 1]
-    is_alone = number != survey.header and values[first] == 1 and not first.isupper() and first not in ("-", "_", "0", "o")
+    is_known = first in COMMON_TYPES or not COMMON_TYPES.issuperset(others)
+    is_type = (first.isupper() and is_known) or first in ("O", "-", "_", "0", "o") or re.match("[BIESLUM][-_:]", first)
+    is_alone = number != survey.header and values[first] == 1 and not is_type
     bare = bool(others) and "O" in values and all(value.isupper() and not re.match("[BIESLUM]-", value) for value in others)
     if is_alone and bare:
         raise InputError(
-            f"{path}, line {number}: {first!r} is the only tag with small letters. Is this a line of names? Take it away, or "
+            f"{path}, line {number}: {first!r} is a tag unlike all others. Is this a line of names? Take it away, or "
             "name the columns by --token_column and --tag_column."
         )
 

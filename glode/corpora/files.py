@@ -104,6 +104,35 @@ def read_text(path: Path, encoding: str, errors: str) -> str:
     return raw.removeprefix(codecs.BOM_UTF8).decode(encoding, errors).replace("\0", "\ufffd")
 
 
+# What a file begins with that is no text, whatever its name says: what it is, and the mend.
+_NO_TEXT = (
+    (b"version https://git-lfs.github.com", "a pointer of Git LFS, without the content. Get it with git lfs pull."),
+    (b"PK\x03\x04", "an archive or a spreadsheet. Unpack it, or save it as .csv."),
+    (b"\x1f\x8b", "packed by gzip. Name it .gz."),
+    (codecs.BOM_UTF16_LE, "UTF-16. Convert it to UTF-8."),
+    (codecs.BOM_UTF16_BE, "UTF-16. Convert it to UTF-8."),
+    (b"<!doctype html", "a web page. Was it downloaded from the right address?"),
+    (b"<html", "a web page. Was it downloaded from the right address?"),
+    (b"<?xml", "XML, which is not read. Convert it."),
+)
+
+
+def check_text(path: Path) -> None:
+    """Whether a file is text at all, by its first bytes.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        with open_bytes(path) as file:
+            head = file.read(64)
+    except READ_ERRORS:
+        return  # reading it says why
+    for start, what in _NO_TEXT:
+        if head.removeprefix(codecs.BOM_UTF8).lower().startswith(start.lower()):
+            raise InputError(f"{path}: whatever its name says, the content is {what}")
+
+
 def find_encoding(path: Path, encoding: str) -> str:
     """The encoding of a file: UTF-8 where its first line beyond ASCII is that, else the given one. So one `--encoding
     latin-1` suits corpora of which only some are old.

@@ -43,6 +43,18 @@ def types_of(corpus: Dataset) -> set[str]:
     return {name for names in corpus["types"] for name in names}
 
 
+def parse_label_map(text: str) -> dict[str, str]:
+    """Old name -> new name of a --label_map.
+
+    Raises:
+        InputError: it is not OLD=NEW,OLD=NEW.
+    """
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
+        raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
+    return {old.strip(): new.strip() for old, new in pairs}
+
+
 def map_types(corpus: Dataset, mapping: dict[str, str]) -> Dataset:
     """Rename, merge and, where the new name is "O", drop the types of a corpus' entities; others stay."""
     if not mapping:

@@ -17,16 +17,16 @@ from datasets.exceptions import DatasetGenerationError
 
 from glode.corpora.brat import is_brat, parts_of, read_brat
 from glode.corpora.columns import COLUMN_SUFFIXES, find_layout, looks_like_columns, read_columns
-from glode.corpora.files import find_encoding, unpacked_suffix
+from glode.corpora.files import check_text, find_encoding, unpacked_suffix
 from glode.corpora.options import ReadingOptions
-from glode.corpora.records import has_json_lines, read_json
+from glode.corpora.records import LETTER_SHORT, has_json_lines, read_json
 from glode.corpora.schema import CORPUS, Raw
 from glode.corpora.tables import read_docbin, read_table
 from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_tags
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-VERSION = 5  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 7  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 
@@ -49,6 +49,8 @@ def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
     suffix = unpacked_suffix(path)
     if is_brat(path):
         return Form("brat", "character", read_brat)
+    if path.is_file() and suffix in TEXT_SUFFIXES:
+        check_text(path)
     if path.is_dir() or suffix == ".parquet":
         return Form("table", "row", read_table, is_text=False)
     if suffix == ".spacy":
@@ -65,6 +67,8 @@ def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
         "text), .parquet."
     )
 
+
+TEXT_SUFFIXES = COLUMN_SUFFIXES | {".jsonl", ".ndjson", ".json"}
 
 _ADVICE = {
     ".ann": "brat's annotations need their text beside them, of the same name and .txt.",
@@ -128,12 +132,16 @@ def label(
 def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool, options: ReadingOptions) -> TagReading | None:
     """What the tags of a corpus mean; None where it has none, or where it needs none and they are something else."""
     census, types, tagged, seen, whole = TagCensus(), dict[str, int](), False, False, False
+    typed = alike = spans = short = 0
     for raw in sentences:
         seen = seen or bool(raw.words)
         if raw.tags is not None:
             tagged = True
             census.add(raw.tags, raw.lines, bool(raw.words))
+            pairs = [(word, tag) for word, tag in zip(raw.words, raw.tags, strict=False) if tag not in (None, "O")]
+            typed, alike = typed + len(pairs), alike + sum(word.casefold() == str(tag).casefold() for word, tag in pairs)
         whole = whole or bool(raw.words and (raw.tags is None or None not in raw.tags))
+        spans, short = spans + len(raw.entities or ()), short + raw.notes[LETTER_SHORT]
         for _, _, name in raw.entities or ():
             types.setdefault(name, raw.place)
     if labelled and seen and not whole:
@@ -141,11 +149,19 @@ def _reading_of(sentences: Iterable[Raw], source: str, unit: str, labelled: bool
             f"{source}: every sentence has words that are not labelled (class -1 or -100, or no tag). Give words, not the pieces "
             "that a tokenizer makes of them, and a tag for each."
         )
+    if spans == short > 2:
+        raise InputError(
+            f"{source}: all {spans} entities end one letter before their word does. Is their end inside? It must not be: add 1."
+        )
     if not options.scheme:
         check_types(types, source, unit)
     if not tagged:
         return None
     try:
+        if 2 * alike > typed:
+            raise NoTags(
+                f"{source}: most tags are their words once more, as lemmas are. Name the column of the tags by --tag_column."
+            )
         return read_tags(census, source, unit, options.scheme, settled=options.tag_column is not None)
     except NoTags:
         if labelled:

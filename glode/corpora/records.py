@@ -1,6 +1,7 @@
 """Annotated records -> sentences: tokens with tags, text with offsets, Label Studio, GLiNER, spaCy, spanner."""
 
 import json
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
 SPAN_KEYS = ("entities", "spans", "ents", "label", "labels")
 _TYPE_KEYS = ("label", "labels", "entity_group", "entity", "type")
 _NO_TEXT = {"id", "annotator", "created_at", "updated_at", "answer", "language", "lang", "url", "source"}  # keys of other strings
+
+
+_LETTERS = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f]{2}")  # Latin, Greek, Cyrillic: others write words together
+LETTER_SHORT = "entities that end one letter before a word does"
 
 
 def read_json(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
@@ -141,6 +146,10 @@ def _expected(where: str, record: dict) -> InputError:
 def _tagged(words: list[str], record: dict, where: str, number: int, options: ReadingOptions, notes: Counter[str]) -> Raw:
     """A record of words: with tags, without any labels, or with a text and offsets beside them."""
     tags = _first_of(record, *keys(options.tag_column, TAG_KEYS))
+    if not options.tag_column and "ner_tags" not in record:
+        named = {key: record[key] for key in TAG_KEYS if _is_strings(record.get(key)) and len(record[key]) == len(words)}
+        if len({tuple(each) for each in named.values()}) > 1:
+            raise InputError(f"{where}: {' and '.join(named)} may both be the words' tags. Name one by --tag_column.")
     if isinstance(tags, str | int | float):
         raise InputError(f"{where}: one tag ({str(tags)[:40]!r}) for a sentence of {len(words)} words. Give a tag a word.")
     if isinstance(tags, list) and all(isinstance(tag, str | None) for tag in tags):
@@ -274,6 +283,10 @@ def _label_studio(data: dict, annotations: list, where: str, number: int, option
     results = done[0].get("result") if done else None
     regions = None
     if isinstance(results, list):
+        named = {each["to_name"] for each in results if isinstance(each, dict) and "value" in each and "to_name" in each}
+        texts = {key: value for key, value in data.items() if isinstance(value, str)}
+        if not options.text_field and len(named) == 1 and named <= set(texts):
+            data = {"text": texts[named.pop()]}
         values = [each["value"] for each in results if isinstance(each, dict) and isinstance(each.get("value"), dict)]
         for key in (key for value in values for key in value if key.endswith("labels") and key != "labels"):
             raise InputError(f"{where}: Label Studio's {key} are no offsets in a text. Label it as Text, with Labels.")
@@ -284,6 +297,7 @@ def _label_studio(data: dict, annotations: list, where: str, number: int, option
 
 def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Iterator[tuple[int, int, str]]:
     """(start, end, type) of an annotated span, in characters, for each of its types."""
+    given = span
     if isinstance(span, list) and len(span) == 3:
         span = dict(zip(("start", "end", "label"), span, strict=True))
     span = span if isinstance(span, dict) else {}
@@ -305,7 +319,7 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
         notes["offsets in UTF-16 units converted"] += 1
     if not valid or not 0 <= start < end <= len(text):
         raise InputError(
-            f"{where}: span {str(span)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "
+            f"{where}: span {str(given)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "
             "characters from 0, the end is not inside."
         )
     yield from ((start, end, name.strip()) for name in names)
@@ -325,6 +339,8 @@ def cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes: 
         words += pairwise([start, *inside, end])
     starts, ends = [start for start, _ in words], [end for _, end in words]
     entities = []
+    if found and all(end + 1 in ends and _LETTERS.fullmatch(text[end - 1 : end + 1]) for _, end, _ in found):
+        notes[LETTER_SHORT] += len(found)
     for start, end, name in sorted(found):
         first, length = bisect_left(starts, start), bisect_right(ends, end) - bisect_left(starts, start)
         if length > 0:

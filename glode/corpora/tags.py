@@ -23,7 +23,7 @@ CHUNK_TYPES = frozenset(["NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP
 
 _LIKE_O = ("o", "-", "_", "0")
 _LETTERS = "BIESLUM"
-_SEPARATORS = ("-", "_", ":", " -", "- ", ".", "/")
+_SEPARATORS = ("-", "_", ":", " -", "- ", ".", "/", *"\u2010\u2011\u2012\u2013\u2014\u2212")  # the last are other dashes
 _ALLOWED = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
 
 
@@ -41,6 +41,8 @@ def _styles() -> list[re.Pattern[str]]:
 
 _STYLES = _styles()
 _USUAL = _STYLES[0]
+_OF_SEVERAL_WORDS = re.compile(rf"(?:O|[{_LETTERS}]-\S+)(?:[\s,;]+(?:O|[{_LETTERS}]-\S+))+|[\[{{].*", re.DOTALL)
+_NUMBERED = re.compile(r".+?[-_#]\d+")
 _NUMBER = re.compile(r"-?\d+([.,]\d+)?")
 
 
@@ -121,6 +123,13 @@ def interpret(tags: Iterable[str], where: str = "tags", scheme: str | None = Non
     outside = _outside(names, where, scheme)
     typed = sorted(names - {outside})
     canonical = {outside: "O"}
+    if rows := [tag for tag in typed if _OF_SEVERAL_WORDS.fullmatch(tag)]:
+        raise InputError(
+            f"{where}: {rows[0][:40]!r} is no tag of one word. Give a word and its tag a line; sentences with lists of tags, or "
+            "with offsets, go into .jsonl."
+        )
+    if typed and set(typed) <= set(_LETTERS):
+        raise InputError(f"{where}: the tags {', '.join(typed)} name no type. Write a type behind them, as in B-DISEASE.")
     if several := [tag for tag in typed if re.search(rf"[|,;+#&] *[{_LETTERS}]-", tag)]:
         raise InputError(f"{where}: tag {several[0]!r} holds several tags. Keep one layer of entities.")
     if scheme == "IO":
@@ -155,6 +164,8 @@ def _outside(names: set[str], where: str, scheme: str | None) -> str:
     if not like:
         return "O"
     plain = typed and (_parse(sorted(typed), False) or all(tag.upper() in COMMON_TYPES for tag in typed))
+    if not typed:
+        raise NoTags(f"{where}: every tag is {like[0]!r}, for O or for no label. Write O if there is no entity.")
     if not plain and not scheme:
         raise NoTags(
             f"{where}: does {like[0]!r} stand for O beside {sorted(typed)[:3]}? Name the column of the tags by --tag_column, "
@@ -216,6 +227,19 @@ def _check_outside(census: TagCensus, canonical: dict, found: str, words: int, w
         raise NoTags(
             f"{where}: every word has a type ({', '.join(types[:3])}), none is O. Is this the column of the tags? Name it by "
             "--tag_column, or the scheme by --scheme if it is."
+        )
+    named = {canonical[tag] if found == "IO" else canonical[tag][2:] for tag in types}
+    if named and named <= CHUNK_TYPES and not settled:
+        raise NoTags(
+            f"{where}: the tags are of chunks ({', '.join(sorted(named)[:3])}), not of entities. Name the column of the tags by "
+            "--tag_column; if it is this one, too."
+        )
+    numbered = [name for name in sorted(named) if _NUMBERED.fullmatch(name)]
+    stems = {name.rstrip("0123456789") for name in numbered}
+    if len(numbered) > 1 and (len(stems) < len(numbered) or len(numbered) == len(named)):
+        raise InputError(
+            f"{where}: the types {numbered[0]!r} and {numbered[1]!r} end in numbers. Do these count the entities? Take them "
+            "away; if they belong to the types, give --scheme."
         )
     if found == "IO" and len(types) > MOST_TYPES and not settled:
         raise NoTags(f"{where}: {len(types)} types ({', '.join(types[:3])}) are many. If this is right, give --scheme IO.")

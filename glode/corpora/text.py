@@ -1,7 +1,9 @@
 """Plain text -> sentences of words."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 
 from glode.corpora.files import read_lines
@@ -9,12 +11,46 @@ from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import Raw
 from glode.corpora.sentences import split_sentences
 from glode.corpora.words import iter_words
+from glode.errors import InputError
+
+_SAMPLE = 1000  # lines that show what is no plain text
+_NUMBERED = re.compile(r"(\d+)\t(?=\S)")
+_MARKED = re.compile(r"<(\w+)(?: [^<>]*)?>[^<>]*</\1>")
 
 
 def read_plain(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
-    """Plain text, a sentence or a paragraph a line, split by the rules that inference uses."""
+    """Plain text, a sentence or a paragraph a line, split by the rules that inference uses. A number and a tab before each line
+    (Leipzig's corpora) are left out.
+
+    Raises:
+        InputError: the lines are records of JSON, rows of a table, or text with marks of entities.
+    """
+    numbered = _has_numbers(path, options)
     for number, line, replaced in read_lines(path, options.encoding, options.encoding_errors):
-        yield from sentences_of(line, number, Counter({"broken characters replaced": replaced}))
+        notes = Counter({"broken characters replaced": replaced})
+        if numbered and (match := _NUMBERED.match(line)):
+            line = line[match.end() :]
+            notes["numbers before a line left out"] += 1
+        yield from sentences_of(line, number, notes)
+
+
+def _has_numbers(path: Path, options: ReadingOptions) -> bool:
+    """Whether a number and a tab stand before each line of a text, ever higher ones."""
+    lines = read_lines(path, options.encoding, options.encoding_errors)
+    sample = list(islice((line.strip() for _, line, _ in lines if line.strip()), _SAMPLE))
+    if not sample:
+        return False
+    if all(line[0] + line[-1] == "{}" for line in sample):
+        raise InputError(f"{path}: records of JSON, one a line, are no plain text. Name it .jsonl.")
+    if 2 * sum(map(bool, map(_MARKED.search, sample))) > len(sample):
+        raise InputError(f"{path}: text with marks, as in {sample[0][:40]!r}. Take the marks away.")
+    tabs = {line.count("\t") for line in sample}
+    numbers = [int(match[1]) for match in map(_NUMBERED.match, sample) if match]
+    if tabs == {1} and len(numbers) == len(sample) and all(low < high for low, high in pairwise(numbers)):
+        return True
+    if len(sample) > 1 and len(tabs) == 1 and tabs != {0}:
+        raise InputError(f"{path}: each line has {tabs.pop()} tabs, as a table has. Keep the column of the text alone.")
+    return False
 
 
 def sentences_of(text: str, place: int, notes: Counter[str]) -> Iterator[Raw]:

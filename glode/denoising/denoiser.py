@@ -142,8 +142,8 @@ class Denoiser:
 
     def _refine(self, soft: Tensor, window: Tensor, own_start: Tensor, is_span: Tensor, towards: Tensor, beta: float) -> Tensor:
         """Refine the labels [rows, words, length, types] of the windows that are due, and store them: once an epoch, also where
-        the sampler shows a window more often."""
-        due = self.pseudo_labels.refined_in[window] != self.epoch
+        the sampler shows a window more often, unless `refine_every_visit` is set."""
+        due = (self.pseudo_labels.refined_in[window] != self.epoch) | self.settings.refine_every_visit
         moves = due[:, None, None].expand_as(is_span)[is_span]
         refined = soft.clone()
         refined[is_span] = torch.where(moves[:, None], refine(soft[is_span], towards, beta), soft[is_span])

@@ -116,5 +116,17 @@ def prune_overlaps(probabilities: Tensor, span_mask: Tensor) -> Tensor:
     score, label = probabilities.max(-1)
     entity = span_mask & (label != 0)
     losers = entity & ~select_spans(score, entity)
-    outside = F.one_hot(torch.zeros_like(label), probabilities.shape[-1]).to(probabilities.dtype)
-    return torch.where(losers[..., None], outside, probabilities)
+    return _outside_where(losers, probabilities)
+
+
+def harden_outside(probabilities: Tensor, span_mask: Tensor) -> Tensor:
+    """Only entities that are kept stay soft: "O" without doubt where it is the most probable type, and where an entity loses
+    against an overlapping one. [batch, words, length, types]."""
+    pruned = prune_overlaps(probabilities, span_mask)
+    return _outside_where(pruned.argmax(-1) == 0, pruned)
+
+
+def _outside_where(places: Tensor, probabilities: Tensor) -> Tensor:
+    """A one-hot "O" in bool `places` [...] of probabilities [..., types]."""
+    outside = F.one_hot(torch.zeros_like(places, dtype=torch.long), probabilities.shape[-1]).to(probabilities.dtype)
+    return torch.where(places[..., None], outside, probabilities)

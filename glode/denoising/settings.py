@@ -23,6 +23,8 @@ class DenoisingSettings:
     beta_start: float = 0.95
     beta_end: float = 0.80
     beta_epochs: int = 8
+    beta_schedule: str = "step"
+    refine_every_visit: bool = False
     datastore_outside_share: float = 0.03
     datastore_size: int = 200_000
     datastore_exact_size: int = 4_000
@@ -53,10 +55,15 @@ class DenoisingSettings:
         Args:
             epoch: from 0.
             epochs: of the run.
-            done: the share of the training that is done.
+            done: the share of the training that is done; with the schedule "epoch" it is that of the epochs before this one.
         """
         refining = self.refining_epochs(epochs)
-        return self._plain_beta(done) ** self._exponent(epochs) if refining and epoch >= refining[0] else None
+        if not refining or epoch < refining[0]:
+            return None
+        return self._plain_beta(self._done(epoch, epochs, done)) ** self._exponent(epochs)
+
+    def _done(self, epoch: int, epochs: int, done: float) -> float:
+        return epoch / max(epochs - 1, 1) if self.beta_schedule == "epoch" else done
 
     def _plain_beta(self, done: float) -> float:
         return self.beta_start + (self.beta_end - self.beta_start) * done
@@ -69,4 +76,5 @@ class DenoisingSettings:
         """The logarithm of what plain betas leave of a label that is refined in the middle of each epoch from the start on, at
         least in the last one."""
         first = min(self.refining_epochs(epochs).start, epochs - 1)
-        return sum(math.log(self._plain_beta((epoch + 0.5) / epochs)) for epoch in range(first, epochs))
+        betas = (self._plain_beta(self._done(epoch, epochs, (epoch + 0.5) / epochs)) for epoch in range(first, epochs))
+        return sum(math.log(max(beta, 1e-9)) for beta in betas)  # a weight of 0 keeps nothing, whatever its power

@@ -55,8 +55,12 @@ def _widen(layer: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tenso
     return output.new_zeros(1, len(kwargs["token_places"]), output.shape[-1]).index_copy_(1, read, output)
 
 
-def pack_rows(batch: dict[str, Tensor], first_position: int) -> dict[str, Tensor]:
+def pack_rows(batch: dict[str, Tensor], first_position: int, seen: Tensor | None = None) -> dict[str, Tensor]:
     """A padded batch, whose rows are padded on the right, as one packed row of all its `tokens`.
+
+    Args:
+        first_position: the number of a row's first position.
+        seen: [rows, width], the tokens that the attention sees; all that there are by default.
 
     Returns:
         The batch with `input_ids` and `mlm_labels` [1, tokens]; `first_token` and `last_token` as positions in that row;
@@ -74,7 +78,8 @@ def pack_rows(batch: dict[str, Tensor], first_position: int) -> dict[str, Tensor
     read[packed["first_token"]] = read[packed["last_token"]] = True
     if "mlm_labels" in packed:
         read |= packed["mlm_labels"][0] != -100
-    packed |= {"attention_mask": mask[:, None, None], "token_places": places, "read_tokens": read.nonzero()[:, 0]}
+    seen = mask if seen is None else seen.bool()
+    packed |= {"attention_mask": seen[:, None, None], "token_places": places, "read_tokens": read.nonzero()[:, 0]}
     return batch | packed | {"position_ids": (places % mask.shape[1] + first_position)[None]}
 
 

@@ -32,22 +32,33 @@ class GlodeCollator:
     With `first_position` (see `pack_encoder`) the rows of tokens are packed into one, see `pack_rows`.
 
     What is masked is a pure function of the seed, the epoch and the window.
+
+    Args:
+        mlm_text: "both" makes masked copies of the source rows as well.
+        mlm_whole_words: the tokens of a word are masked together.
+        mlm_hide_masked: the attention does not see masked tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_span_length: int
     mlm_probability: float = 0.0
+    mlm_text: str = "target"
+    mlm_whole_words: bool = False
+    mlm_hide_masked: bool = False
     keep_target: bool = True
     seed: int = 0
     first_position: int | None = None
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         target = [row for row in rows if row["is_target"]]
-        masked = target if self.mlm_probability > 0 else []
+        read = rows if target and self.mlm_text == "both" else target
+        masked = read if self.mlm_probability > 0 else []
         scored = rows if self.keep_target else [row for row in rows if not row["is_target"]]
         batch = collate_windows([*scored, *masked], self.tokenizer.pad_token_id)
+        seen = batch["attention_mask"]
         if masked:
             self._mask(batch, len(scored), [row["index"] for row in masked])
+            seen = self._seen(batch)
         words = max(len(row["first_token"]) for row in scored)
         for name in ("first_token", "last_token", "word_shapes"):
             batch[name] = batch[name][: len(scored), :words]
@@ -57,17 +68,38 @@ class GlodeCollator:
         batch["own_start"] = start
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
-        return batch if self.first_position is None else pack_rows(batch, self.first_position)
+        if self.first_position is None:
+            return batch | {"attention_mask": seen}
+        return pack_rows(batch, self.first_position, seen)
+
+    def masked(self, rows: Sequence[dict], indices: Sequence[int]) -> dict[str, Tensor]:
+        """Masked rows alone, never packed, as the language model reads them: `input_ids`, `attention_mask` and `mlm_labels`
+        [rows, tokens]. What is masked follows from the seed and each row's index."""
+        batch = collate_windows(rows, self.tokenizer.pad_token_id)
+        self._mask(batch, 0, indices)
+        return {name: batch[name] for name in ("input_ids", "mlm_labels")} | {"attention_mask": self._seen(batch)}
 
     def _mask(self, batch: dict[str, Tensor], first: int, indices: Sequence[int]) -> None:
         """Replace each ordinary token of the rows from `first` on by the mask token, with the given probability (eq. 2)."""
         tokens = batch["input_ids"]
         chosen = batch["attention_mask"].bool() & ~torch.isin(tokens, torch.tensor(self.tokenizer.all_special_ids))
         chosen[:first] = False
-        keys = torch.tensor(indices)[:, None] * 2**20 + torch.arange(tokens.shape[1])
+        places = torch.arange(tokens.shape[1])
+        if self.mlm_whole_words:  # the first token's place is that of the whole word
+            begins = batch["first_token"][first:]
+            places = torch.zeros_like(tokens[first:]).scatter(1, begins, begins).cummax(1).values
+        keys = torch.tensor(indices)[:, None] * 2**20 + places
         chosen[first:] &= uniform(keys, self.seed) < self.mlm_probability
         batch["mlm_labels"] = tokens.masked_fill(~chosen, -100)
         batch["input_ids"] = tokens.masked_fill(chosen, self.tokenizer.mask_token_id)
+
+    def _seen(self, batch: dict[str, Tensor]) -> Tensor:
+        """Which tokens the attention sees, [rows, tokens]: where masked ones are hidden, at least something of each row."""
+        there = batch["attention_mask"]
+        if not self.mlm_hide_masked:
+            return there
+        seen = there * (batch["mlm_labels"] == -100)
+        return torch.where(seen.any(1, keepdim=True), seen, there)
 
     @staticmethod
     def _labels(rows: Sequence[dict], span_mask: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
     return np.asarray(dataset.with_format("numpy")[column][:])
 
 
-def token_set(windows: Dataset, device: torch.device | str = "cpu") -> Tensor:
-    """[tokens], in rising order: the tokens that the windows have."""
-    chunks = windows.with_format("arrow")[:]["input_ids"]
-    return torch.tensor(sorted(pc.unique(pc.list_flatten(chunks)).to_pylist()), device=device)
+def token_set(*texts: Dataset, device: torch.device | str = "cpu") -> Tensor:
+    """[tokens], in rising order: the tokens that the windows of some texts have."""
+    chunks = (windows.with_format("arrow")[:]["input_ids"] for windows in texts)
+    return torch.tensor(sorted(set().union(*(pc.unique(pc.list_flatten(chunk)).to_pylist() for chunk in chunks))), device=device)
 
 
 def span_counts(features: Dataset, max_span_length: int) -> np.ndarray:

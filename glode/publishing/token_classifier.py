@@ -5,7 +5,8 @@ text, as it will read it. `AutoModelForTokenClassification` and `pipeline` load 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import (
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
     PreTrainedTokenizerBase,
+    TokenClassificationPipeline,
     Trainer,
     TrainingArguments,
     pipeline,
@@ -175,23 +177,36 @@ def _entities_of(rows: np.ndarray, labels: np.ndarray, tags: Sequence[str]) -> l
 
 
 def predict_entities(directory: Path, corpus: Dataset, max_tokens: int, device: torch.device) -> list[list[Entity]]:
-    """What the built-in pipeline finds in a corpus' sentences, written as running text.
-
-    Returns:
-        (first word, length in words, type); an entity whose borders are no words' borders has the length 0, which no
-        gold entity has.
-    """
+    """What the built-in pipeline finds in a corpus' sentences, see `find_entities`."""
     ner = pipeline("token-classification", model=str(directory), aggregation_strategy="simple", device=device)
     ner.tokenizer.model_max_length = max_tokens
-    texts, offsets = zip(*(running_text(words) for words in corpus["words"]), strict=True)
+    return find_entities(ner, corpus["words"])
+
+
+def find_entities(
+    ner: TokenClassificationPipeline, sentences: Iterable[Sequence[str]], batch_size: int = 32, threshold: float = 0.0
+) -> list[list[Entity]]:
+    """What a built-in pipeline finds in sentences, written as running text; its windows overlap by a quarter.
+
+    Args:
+        batch_size: texts at a time.
+        threshold: the least score of an entity.
+    Returns:
+        (first word, length in words, type). The length of an entity whose borders are no words' borders is negative, that of
+        the words that it touches: no gold entity has it.
+    """
+    texts, offsets = zip(*(running_text(words) for words in sentences), strict=True)
+    stride = ner.tokenizer.model_max_length // 4
     found = []
-    for text, spans, entities in zip(texts, offsets, ner(list(texts), batch_size=32, stride=max_tokens // 4), strict=True):
-        first, last = {start: i for i, (start, _) in enumerate(spans)}, {end: i for i, (_, end) in enumerate(spans)}
+    for text, spans, entities in zip(texts, offsets, ner(list(texts), batch_size=batch_size, stride=stride), strict=True):
+        starts, ends = zip(*spans, strict=True)
         words = []
         for entity in entities:
             start, end = entity["start"], entity["end"]
             start += len(text[start:end]) - len(text[start:end].lstrip())
-            length = last[end] - first[start] + 1 if start in first and end in last else 0
-            words.append((first.get(start, -1 - start), length, entity["entity_group"]))
+            first, after = bisect_right(ends, start), bisect_left(starts, end)
+            if first < after and entity["score"] >= threshold:  # white space alone is nothing that anybody sees
+                whole = (starts[first], ends[after - 1]) == (start, end)
+                words.append((first, after - first if whole else first - after, entity["entity_group"]))
         found.append(words)
     return found

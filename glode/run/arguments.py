@@ -21,7 +21,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 1 on": (
         (
             *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
-            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "refine_start_epoch"),
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "beta_epochs"),
             *("datastore_size", "num_teachers", "rounds"),
         ),
         lambda value: value >= 1,
@@ -34,12 +34,15 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 0 to 1": (
         (
             *("neighbor_share", "prototype_decay", "beta_start", "beta_end", "datastore_outside_share", "mlm_probability"),
-            *("confidence_threshold", "dropout"),
+            *("confidence_threshold", "dropout", "refine_start"),
         ),
         lambda value: 0 <= value <= 1,
     ),
     "from 0 on": (
-        ("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
+        (
+            *("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
+            *("mlm_head_warmup_steps",),
+        ),
         lambda value: 0 <= value < math.inf,
     ),
 }
@@ -217,7 +220,7 @@ class RunArguments:
 KINDS = (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments)
 TRAINING = (
     *("num_train_epochs", "source_num_train_epochs", "learning_rate", "head_learning_rate", "lr_scheduler_type"),
-    *("warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("one_cycle", "warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "activation_checkpointing", "bf16", "fp16", "seed", "eval_strategy", "save_strategy"),
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model"),
 )

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers.utils import logging
 
 from glode.corpora.hub import load_hub_corpus
-from glode.corpora.labels import map_types, types_of
+from glode.corpora.labels import map_types, parse_label_map, types_of
 from glode.corpora.memory import from_memory
 from glode.corpora.options import ReadingOptions
 from glode.corpora.reading import load_corpus
@@ -170,18 +170,6 @@ def _use_demo(data: DataArguments) -> None:
         [f"{language}={DEMO_DIRECTORY / language / name}" for language in data.target_languages]
         for name in ("unlabeled.txt", "test.iob2")
     )
-
-
-def parse_label_map(text: str) -> dict[str, str]:
-    """What --label_map says: old name -> new name.
-
-    Raises:
-        InputError: it is not OLD=NEW,OLD=NEW.
-    """
-    pairs = [pair.split("=") for pair in text.split(",")]
-    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
-        raise InputError(f"--label_map {text}: expected OLD=NEW,OLD=NEW, such as FIRST=PER,LAST=PER,MISC=O.")
-    return {old.strip(): new.strip() for old, new in pairs}
 
 
 def _map_labels(corpora: Corpora, mapping: dict[str, str], more_types: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Trainer, set_seed
 
+from glode.corpora.labels import parse_label_map
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.columns import list_lengths
@@ -24,7 +25,6 @@ from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
 from glode.run.backbone import fresh_model
-from glode.run.corpora import parse_label_map
 from glode.run.given_labels import are_records, read_labels, read_records, read_temperatures, write_labels
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
@@ -32,6 +32,7 @@ from glode.run.report import Stopwatch, console, say, show_results, write_metric
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
+from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
@@ -55,6 +56,7 @@ class Run(Preparation):
         super().__init__(data, model, training, run, memory)
         self.repository = open_repository_or_go_on(self) if training.push_to_hub else None
         self.predictions: dict[str, list] = {}
+        self.fitted_head: dict[str, torch.Tensor] | None = None
 
     def stages(self) -> None:
         """Run the stages that the arguments ask for: the teachers, and round after round their labels and a target model.
@@ -69,19 +71,21 @@ class Run(Preparation):
             self._finished_stages(before)
             return
         labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
-        teachers = [] if labels_are_there else self.source_stages()
+        teachers: list[GlodeTrainer | Path] = [] if labels_are_there else self.source_stages()
         if self.run.stage == "source":
             return
         for number in range(1, self.run.rounds + 1):
             teachers = [self.target_round(teachers, number)]
 
-    def source_stages(self) -> list[Path]:
-        """The source models, one after the other: the directories of the teachers."""
-        number = len(self.run.teachers) if self.run.teachers else self.run.num_teachers
-        return [self.source_stage(teacher) for teacher in range(1, number + 1)]
+    def source_stages(self) -> list[GlodeTrainer | Path]:
+        """The source models, one after the other. Of several, which memory may not hold at once, the directories."""
+        several = len(self.run.teachers) if self.run.teachers else self.run.num_teachers
+        if several == 1:
+            return [self.source_stage(1)[0]]
+        return [self.source_stage(number)[1] for number in range(1, several + 1)]
 
-    def source_stage(self, number: int) -> Path:
-        """Train a source model, or take the one that is there; its scores. Returns its directory."""
+    def source_stage(self, number: int) -> tuple[GlodeTrainer, Path]:
+        """Train a source model, or take the one that is there; its scores. Returns its trainer and its directory."""
         watch, name = Stopwatch(), numbered("source_model", number)
         there = self.run.teachers[number - 1] if self.run.teachers else finished_part(self.training, name)
         directory = Path(there or self.output / name)
@@ -90,14 +94,14 @@ class Run(Preparation):
             trainer = self.trainer(self._load_teacher(directory), "source", number)
         else:
             self.heading("stage 1: source model" + _of(number, self.run.num_teachers))
-            trainer = self.trainer(self.fresh_model(self._seed("source", number)), "source", number)
+            trainer = self.trainer(self.fresh_model("source", number), "source", number)
             self._train(trainer, "source", number)
             self._save(trainer, write_whole(directory, owner=self.main), self.fingerprint.write)
         self.metrics["cost"][numbered("source_stage", number)] = watch.read()
         self.metrics[name] = self._scores(trainer)
-        return directory
+        return trainer, directory
 
-    def target_round(self, teachers: Sequence[Path], number: int) -> Path:
+    def target_round(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> Path:
         """One round: the teachers label the target text, and a target model learns it. Returns its directory."""
         directory = self.output if number == self.run.rounds else self.output / numbered("target_model", number)
         if directory != self.output and finished_part(self.training, directory.name):
@@ -110,7 +114,7 @@ class Run(Preparation):
             self.metrics.setdefault("rounds", []).append(result)
         return directory
 
-    def pseudo_labels(self, teachers: Sequence[Path], number: int) -> PseudoLabels:
+    def pseudo_labels(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> PseudoLabels:
         """The mean of the teachers' soft labels of the target text, or those that are there."""
         watch, path = Stopwatch(), self.output / f"{numbered('pseudo_labels', number)}.safetensors"
         given = self.run.pseudo_labels if number == 1 else None
@@ -129,15 +133,17 @@ class Run(Preparation):
         self.metrics["cost"][numbered("pseudo_labels", number)] = watch.read()
         return labels
 
-    def _assign_pseudo_labels(self, teachers: Sequence[Path], number: int) -> tuple[PseudoLabels, dict[str, float]]:
+    def _assign_pseudo_labels(
+        self, teachers: Sequence[GlodeTrainer | Path], number: int
+    ) -> tuple[PseudoLabels, dict[str, float]]:
         """Let the teachers label the target text, one after the other; with --calibrate also their temperatures, by name."""
         kind = "source" if number == 1 else "target"
         who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
         self._say("labels", f"{who} {len(self.corpora.target)} sentences")
         labels, temperatures = None, {}
-        for before, directory in enumerate(teachers):
-            trainer = self.trainer(self._load_teacher(directory), "source")
-            name = numbered("source_model", before + 1) if number == 1 else directory.name
+        for before, teacher in enumerate(teachers):
+            name = numbered("source_model", before + 1) if number == 1 else numbered("target_model", number - 1)
+            trainer = self.trainer(self._load_teacher(teacher), "source") if isinstance(teacher, Path) else teacher
             if self.run.calibrate:
                 temperatures[name] = trainer.fit_temperature()
             labels = trainer.assign_pseudo_labels(self.target, temperatures.get(name, 1.0), labels, before)
@@ -148,7 +154,7 @@ class Run(Preparation):
         """Train a target model on the labels, which are refined meanwhile. Returns its scores, and the labels by epoch."""
         self.heading("stage 2: target model" + _of(number, self.run.rounds, ", round"))
         watch, last = Stopwatch(), number == self.run.rounds
-        trainer = self.trainer(self.fresh_model(), "target", number, labels)
+        trainer = self.trainer(self.fresh_model("target"), "target", number, labels)
         self._train(trainer, "target", number)
         if last:
             self._save(trainer, write_into(directory, owner=self.main))
@@ -206,10 +212,27 @@ class Run(Preparation):
 
     # ---------------------------------------------------------------------------------------------------- models, trainers
 
-    def fresh_model(self, seed: int | None = None) -> GlodeModel:
-        """The same initial model for both stages and on all processes; with another seed, another head on the same backbone."""
-        set_seed(self.training.seed if seed is None else seed)
-        return fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
+    def fresh_model(self, stage: str, number: int = 1) -> GlodeModel:
+        """The same initial model for both stages and on all processes, but that further teachers have other heads; a fresh
+        language model's head is fitted for a stage that reads with it."""
+        set_seed(self._seed(stage, number))
+        model = fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
+        if needs_warmup(model, self.training, stage):
+            self._fit_head(model)
+        return model
+
+    def _fit_head(self, model: GlodeModel) -> None:
+        """Fit a language model's head that the encoder came without, once a run, or say that there is none."""
+        steps = self.training.mlm_head_warmup_steps
+        if self.fitted_head:
+            model.mlm_head.load_state_dict(self.fitted_head)
+        elif steps:
+            losses = fit_head(model, self.tokenizer, self.source, self.target, self.training)
+            self.fitted_head = {name: tensor.cpu() for name, tensor in model.mlm_head.state_dict().items()}
+            self._say("language", f"a fresh head is fitted for {steps} steps: loss {losses[0]:.2f}, then {losses[-1]:.2f}")
+        elif self.fitted_head is None:
+            self.fitted_head = {}
+            self._say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")
 
     def _seed(self, stage: str, number: int) -> int:
         """Teachers differ by their seeds, which follow one another; all rounds have the same one."""

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -39,6 +39,7 @@ BUFFER = 2**18  # characters that are tagged together: windows of equal length s
 SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
 FORMATS = {"": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".csv": "csv", ".spacy": "spacy"}
 RESUMABLE = ("jsonl", "conll")
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass
@@ -152,9 +153,18 @@ def load_model(name: str, device: str | None = None, dtype: str = "float32") -> 
     except (OSError, KeyError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model {name} cannot be loaded: {reason} Give a directory or a repository.") from error
+    return move(model, device), tokenizer
+
+
+def move(model: Module, device: str | None) -> Module:
+    """A model on a device, without one the GPU, where there is one.
+
+    Raises:
+        InputError: the device cannot be used.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return model.to(device), tokenizer
+        return model.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device} cannot be used ({reason}). Give cpu, or cuda:0 where there is a GPU.") from error

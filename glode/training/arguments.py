@@ -33,6 +33,13 @@ class GlodeTrainingArguments(TrainingArguments):
     warmup_steps: float = field(
         default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."}
     )
+    one_cycle: bool = field(
+        default=False,
+        metadata={
+            "help": "One linear cycle in the place of --lr_scheduler_type: the rate rises from a 25th for warmup_steps and falls "
+            "to nearly nothing, while AdamW's beta1 goes from 0.95 to 0.85 and back."
+        },
+    )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's decay, not on biases and layer norms."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to score the source development set."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
@@ -118,6 +125,17 @@ class GlodeTrainingArguments(TrainingArguments):
             "the first labels. The number of a run's own epochs keeps them as they are."
         },
     )
+    beta_schedule: str = field(
+        default="step",
+        metadata={
+            "help": "That weight falls with every step, or stays for an epoch: from the first epoch's to the last one's.",
+            "choices": ["step", "epoch"],
+        },
+    )
+    refine_every_visit: bool = field(
+        default=False,
+        metadata={"help": "Refine a label each time its sentence is in a batch, where that is more than once an epoch."},
+    )
     datastore_outside_share: float = field(default=0.03, metadata={"help": "Share of the O spans that the datastore keeps."})
     datastore_size: int = field(
         default=200_000,
@@ -162,6 +180,21 @@ class GlodeTrainingArguments(TrainingArguments):
             "choices": ["all", "target"],
         },
     )
+    mlm_text: str = field(
+        default="target",
+        metadata={"help": "What the masked language model reads: target text or both.", "choices": ["target", "both"]},
+    )
+    mlm_whole_words: bool = field(
+        default=False, metadata={"help": "Mask all tokens of a word together; of words that the tokenizer joins, each piece."}
+    )
+    mlm_hide_masked: bool = field(default=False, metadata={"help": "Hide masked tokens from the encoder's attention as well."})
+    mlm_head_warmup_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Where the encoder comes without a language model's head: steps that fit a fresh one on both languages' "
+            "text, with the encoder as it is, before a stage begins."
+        },
+    )
     source_mlm: str = field(
         default="on",
         metadata={"help": "Whether the source stage reads target text with the masked language model.", "choices": ["on", "off"]},
@@ -173,12 +206,20 @@ class GlodeTrainingArguments(TrainingArguments):
     loss_reduction: str = field(
         default="span",
         metadata={
-            "help": "Average over the spans of the corpus, or within each sentence first (eq. 1, 4).",
-            "choices": ["span", "sentence"],
+            "help": "Average over the spans of the corpus, over those of each batch, or within each sentence first (eq. 1, 4).",
+            "choices": ["span", "batch", "sentence"],
         },
     )
     double_softmax: bool = field(
         default=False, metadata={"help": "Compute L_tgt on probabilities passed through log-softmax once more."}
+    )
+    initial_labels: str = field(
+        default="soft",
+        metadata={
+            "help": "The source model's labels as they are (soft), or with only entities soft: a span is O without doubt where O "
+            "is its most probable type, and where it loses against an overlapping entity (hard_outside).",
+            "choices": ["soft", "hard_outside"],
+        },
     )
     prune_pseudo_labels: bool = field(
         default=True,
@@ -199,15 +240,9 @@ class GlodeTrainingArguments(TrainingArguments):
                 "--train_projection trains the vectors of --refine step; --refine epoch compares the model's own states. "
                 "Leave one of them out."
             )
-        if not (0 <= self.refine_start <= 1 and self.beta_epochs >= 1):
+        if self.one_cycle and self.lr_scheduler_type != "linear":
             raise InputError(
-                f"--refine_start {self.refine_start} --beta_epochs {self.beta_epochs}: the first is a share of the training, "
-                "from 0 to 1, the second a number of epochs from 1."
-            )
-        if not (0 < self.beta_end <= 1 and 0 < self.beta_start <= 1):
-            raise InputError(
-                f"--beta_start {self.beta_start} --beta_end {self.beta_end}: a weight of the old label lies above 0 and is at "
-                "most 1."
+                f"--one_cycle is a schedule of its own, as is --lr_scheduler_type {self.lr_scheduler_type.value}. Leave one out."
             )
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from glode.denoising.gathering import Gather
-from glode.denoising.pseudo_labels import PseudoLabels
+from glode.denoising.pseudo_labels import PseudoLabels, harden_outside
 from glode.features.columns import numbers
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig
@@ -42,15 +42,22 @@ def empty_pseudo_labels(
 
 
 def write_soft_labels(
-    labels: PseudoLabels, batches: Iterable[tuple[dict[str, Tensor], Tensor]], temperature: float, others: int, gather: Gather
+    labels: PseudoLabels,
+    batches: Iterable[tuple[dict[str, Tensor], Tensor]],
+    temperature: float,
+    hard_outside: bool,
+    others: int,
+    gather: Gather,
 ) -> PseudoLabels:
     """Store what a teacher says; where `others` have written before, their mean becomes the mean with this one's.
 
     Args:
         batches: of the target windows, each with its logits [batch, words, length, types], which are divided by `temperature`.
+        hard_outside: whether what the teacher takes for no entity becomes a hard "O", see `harden_outside`.
     """
     for inputs, logits in batches:
         window, own_start, soft = inputs["window"], inputs["own_start"], (logits / temperature).softmax(-1)
+        soft = harden_outside(soft, inputs["span_mask"]) if hard_outside else soft
         if not others:
             labels.write(window, own_start, soft, gather=gather)
             continue

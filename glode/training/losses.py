@@ -23,12 +23,14 @@ def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_sp
 
     Args:
         loss_reduction: "span" divides by the corpus' mean number of spans a row, so that a span's weight does not depend on its
-            neighbours in the batch; "sentence" averages within each row first.
+            neighbours in the batch; "batch" averages over the batch's spans; "sentence" within each row first.
         mean_spans: that mean.
     """
     totals = (losses * span_mask).sum((1, 2))
     if loss_reduction == "span":
         return totals.mean() / mean_spans
+    if loss_reduction == "batch":
+        return totals.sum() / span_mask.sum().clamp(min=1)
     return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
 
 

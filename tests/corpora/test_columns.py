@@ -203,6 +203,7 @@ MENDS = (
     "cannot hold both words and tags. Give",
     "may both be the tags. Name one",
     "Is this a line of names? Take it away",
+    "first column holds numbers alone",
     "Correct it, or save it with tabs",
 )
 UNCERTAIN = {
@@ -221,7 +222,7 @@ UNCERTAIN = {
     "a name that is not there": ("Lena B-PER\n", {"tag_column": "ner"}, "has 2 columns without names. Count from 1"),
     "words and tags in one": ("Lena B-PER\n", {"tag_column": "1"}, "column 1 cannot hold both words and tags"),
     "two columns of tags by name": ("word\ttag\tlabel\nLena\tB-PER\tx\n", {}, "the columns tag and label may both be the tags"),
-    "a header of unknown names": ("Wort\tArt\nLena\tPER\nlebt\tO\n", {}, "line 1: 'Art' is the only tag with small letters"),
+    "a header of unknown names": ("Wort\tArt\nLena\tPER\nlebt\tO\n", {}, "line 1: 'Art' is a tag unlike all others"),
     "CSV that is none": ('word,tag\n"Lena"x,B-PER\n', {}, "line 2: not CSV ("),
 }
 

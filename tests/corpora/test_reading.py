@@ -77,7 +77,7 @@ BROKEN = {
         "line 1",
         "is no start, end",
     ),
-    "offsets backwards": ("a.jsonl", '{"text": "ab", "entities": [[2, 1, "X"]]}', "line 1", "span {'start': 2"),
+    "offsets backwards": ("a.jsonl", '{"text": "ab", "entities": [[2, 1, "X"]]}', "line 1", "is no start, end and type inside"),
     "offsets of another kind": ("a.jsonl", '{"text": "ab", "entities": [["0", "1", "X"]]}', "line 1", "span"),
     "a span without a type": ("a.jsonl", '{"text": "ab", "spans": [{"start": 0, "end": 1}]}', "line 1", "span"),
     "a span of other words": (

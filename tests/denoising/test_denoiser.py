@@ -182,6 +182,19 @@ def test_none_leaves_everything_as_it_is():
     assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())
 
 
+@pytest.mark.parametrize("every_visit", [False, True])
+def test_a_label_is_refined_once_an_epoch_or_at_every_visit(every_visit: bool):
+    material = Material(0)
+    denoiser = Denoiser(material.labels(), settings(denoising="global", refine_every_visit=every_visit, **OPTIONS), SIZE)
+    batch, seen = material.batch(2, [0, 1, 2])[0], []
+    for step in range(4):
+        denoiser.begin_epoch(step // 2)
+        denoiser.step(**batch, step=step, beta=0.9)
+        seen.append(denoiser.pseudo_labels.probabilities.clone())
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[2], seen[3]) != every_visit
+
+
 def test_begin_epoch_acts_once_an_epoch():
     material = Material(1)
     denoiser = Denoiser(material.labels(), settings(**OPTIONS), SIZE)

@@ -9,7 +9,7 @@ from reference import largest
 from support.spans import random_soft, random_windows
 from support.threads import World
 
-from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
+from glode.denoising.pseudo_labels import PseudoLabels, harden_outside, prune_overlaps
 
 SEEDS = range(10)
 
@@ -114,3 +114,13 @@ def test_prune_overlaps(seed: int):
             for k in range(length):
                 wanted = [1.0, 0.0, 0.0] if (row, b, k) in expected_losers else before[row, b, k].tolist()
                 assert pruned[row, b, k].tolist() == wanted
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_only_entities_that_are_kept_stay_soft(seed: int):
+    torch.manual_seed(seed)
+    soft, mask = torch.rand(2, 5, 2, 3).softmax(-1), torch.ones(2, 5, 2, dtype=torch.bool)
+    mask[:, -1, 1] = False
+    hardened, kept = harden_outside(soft, mask), prune_overlaps(soft, mask).argmax(-1) != 0
+    assert torch.equal(hardened[kept], soft[kept]) and 0 < kept.sum() < (soft.argmax(-1) != 0).sum()
+    assert (hardened[~kept] == torch.tensor([1.0, 0.0, 0.0])).all()

@@ -44,6 +44,17 @@ def test_the_paper_refines_from_the_third_of_eight_epochs():
     assert DenoisingSettings(refine_start=0.3).refining_epochs(10).start == 3
 
 
+def test_a_weight_may_stay_for_an_epoch():
+    """(e - 1) / (E - 1) for epochs from 1, whatever part of the epoch is done."""
+    settings = DenoisingSettings(beta_schedule="epoch")
+    for epoch in range(2, 8):
+        for done in (epoch / 8, (epoch + 0.9) / 8):
+            assert settings.beta(epoch, 8, done) == pytest.approx(0.95 - 0.15 * epoch / 7)
+    papers = math.prod(0.95 - 0.15 * epoch / 7 for epoch in range(2, 8))
+    assert [left_of_a_first_label(settings, epochs) for epochs in (2, 8, 20)] == pytest.approx([papers] * 3)
+    assert DenoisingSettings(beta_schedule="epoch", refine_start=0.0, beta_epochs=1).beta(0, 1, 0.5) == 0.95
+
+
 def left_of_a_first_label(settings: DenoisingSettings, epochs: int) -> float:
     """The product of the weights with which a label is kept that is refined in the middle of each epoch."""
     betas = [settings.beta(epoch, epochs, (epoch + 0.5) / epochs) for epoch in range(epochs)]
@@ -62,16 +73,17 @@ def test_weights_that_keep_all_of_a_label_keep_it_at_any_length():
     assert left_of_a_first_label(DenoisingSettings(beta_start=1.0, beta_end=1.0), 3) == 1.0
 
 
+def test_a_weight_of_nothing_keeps_nothing():
+    settings = DenoisingSettings(beta_start=0.0, beta_end=0.0)
+    assert settings.beta(2, 3, 0.9) == 0 and left_of_a_first_label(settings, 20) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"agreement": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"self_direction": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"refine": "epoch", "train_projection": True}, "--train_projection trains the vectors of --refine step"),
-        ({"refine_start": 2.0}, "the first is a share of the training, from 0 to 1"),
-        ({"beta_epochs": 0}, "the first is a share of the training, from 0 to 1"),
-        ({"beta_end": 0.0}, "a weight of the old label lies above 0"),
-        ({"beta_start": 1.1}, "a weight of the old label lies above 0"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options: dict, message: str, tmp_path):

@@ -53,20 +53,19 @@ def results(model: GlodeModel, batch: dict[str, Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])  # with any dropout the weights are computed by hand; this one drops nothing
-@pytest.mark.parametrize("kind", KINDS)
-def test_packed_rows_are_as_padded_rows(kind: str, dropout: float, streams: TwoStreams, tokenizer):
+@pytest.mark.parametrize(("kind", "hide"), [*((kind, False) for kind in KINDS), ("bert", True), ("xlm-roberta", True)])
+def test_packed_rows_are_as_padded_rows(kind: str, dropout: float, hide: bool, streams: TwoStreams, tokenizer):
     model = tiny_model(kind, len(tokenizer), dropout).train().double()
     rows = streams.__getitems__([0, 4, 7, 11, 23, 30, 34])
     assert len({len(row["input_ids"]) for row in rows}) > 2
-    padded = GlodeCollator(tokenizer, 2, mlm_probability=0.5)(rows)
+    padded = GlodeCollator(tokenizer, 2, mlm_probability=0.5, mlm_hide_masked=hide)(rows)
+    tokens = GlodeCollator(tokenizer, 2, mlm_probability=0.5)(rows)["attention_mask"].sum()
+    assert (padded["attention_mask"].sum() < tokens) == hide
     expected = results(model, padded)
     replace_dropout(model)
     first = pack_encoder(model.encoder)
-    packed = GlodeCollator(tokenizer, 2, mlm_probability=0.5, first_position=first)(rows)
-    assert (
-        packed["input_ids"].shape == (1, padded["attention_mask"].sum())
-        and packed["input_ids"].numel() < padded["input_ids"].numel()
-    )
+    packed = GlodeCollator(tokenizer, 2, mlm_probability=0.5, mlm_hide_masked=hide, first_position=first)(rows)
+    assert packed["input_ids"].shape == (1, tokens) and tokens < padded["input_ids"].numel()
     for before, after in zip(expected, results(model, packed), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-8)
     for before, after in zip(expected, results(model, padded), strict=True):  # padded rows pass as before

@@ -141,3 +141,43 @@ def test_eq_2_masks_are_a_function_of_seed_and_indices(tokenizer, corpus):
     assert not torch.equal(GlodeCollator(tokenizer, 2, 0.25, True, seed=4)(rows)["mlm_labels"], batch["mlm_labels"])
     later = [row | {"index": row["index"] + 1} for row in rows]
     assert not torch.equal(GlodeCollator(tokenizer, 2, 0.25, True, seed=3)(later)["mlm_labels"], batch["mlm_labels"])
+
+
+def test_masked_copies_of_both_texts(streams: TwoStreams, tokenizer):
+    """Source rows first; a batch without target rows, as in evaluation, is never masked."""
+    rows = streams.__getitems__([0, 1, 22])
+    collator = GlodeCollator(tokenizer, 2, mlm_probability=1.0, mlm_text="both")
+    batch = collator(rows)
+    assert len(batch["input_ids"]) == 6 and len(batch["window"]) == 3
+    assert (batch["mlm_labels"][:3] == -100).all() and (batch["mlm_labels"][3:] != -100).any(1).all()
+    masked = batch["mlm_labels"][3:] != -100
+    assert torch.equal(batch["mlm_labels"][3:][masked], batch["input_ids"][:3][masked])
+    assert "mlm_labels" not in collator(rows[:2])
+
+
+def test_whole_words_are_masked_together(tokenizer, corpus):
+    rows = rows_of(tokenizer, [row["words"] for row in corpus] * 4, 0)
+    collator = GlodeCollator(tokenizer, 2, 0.25, mlm_whole_words=True)
+    batch, ordinary, chosen, split = collator(rows), 0, 0, 0
+    for i, row in enumerate(rows[:5]):  # whatever it is padded to
+        alone = collator([row])["mlm_labels"][1]
+        assert torch.equal(batch["mlm_labels"][len(rows) + i, : len(alone)], alone)
+    masks = batch["mlm_labels"][len(rows) :] != -100
+    for row, mask in zip(rows, masks, strict=True):
+        for first, last in zip(row["first_token"], row["last_token"], strict=True):
+            word = mask[first : last + 1]
+            assert word.all() or not word.any()
+            ordinary, chosen, split = ordinary + 1, chosen + bool(word.any()), split + (last > first)
+    assert abs(chosen / ordinary - 0.25) < 4 * math.sqrt(0.25 * 0.75 / ordinary) and split > 50
+
+
+def test_masked_tokens_are_hidden_from_attention(streams: TwoStreams, tokenizer):
+    rows = streams.__getitems__([0, 1, 22, 27])
+    plain = GlodeCollator(tokenizer, 2, mlm_probability=0.5)(rows)
+    batch = GlodeCollator(tokenizer, 2, mlm_probability=0.5, mlm_hide_masked=True)(rows)
+    masked = plain["mlm_labels"] != -100
+    assert masked.any() and torch.equal(batch["attention_mask"], plain["attention_mask"].masked_fill(masked, 0))
+    assert all(torch.equal(batch[name], plain[name]) for name in ("input_ids", "mlm_labels"))
+    alone = [row | {"input_ids": row["input_ids"][1:-1]} for row in rows]  # no special token that could be seen
+    whole = GlodeCollator(tokenizer, 2, mlm_probability=1.0, mlm_hide_masked=True).masked(alone, range(len(alone)))
+    assert (whole["attention_mask"].sum(1) == torch.tensor([len(row["input_ids"]) for row in alone])).all()

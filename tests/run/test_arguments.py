@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support import ROOT
 from transformers import XLMRobertaConfig
 
@@ -113,9 +112,3 @@ def test_settings_fit_the_encoder_and_say_why(tmp_path: Path):
     assert run.config_reason is None and training.learning_rate == 1e-5
     *_, run = parse_arguments([*data, "--model_name_or_path", str(tmp_path / "nothing")])
     assert run.config is None  # the run will end on it
-
-
-def test_the_papers_recipe_is_the_default():
-    plain = {field.name: field.default for kind in KINDS for field in dataclasses.fields(kind)}
-    recipe = yaml.safe_load((RECIPES / "paper.yaml").read_text())
-    assert {name: plain[name] for name in recipe} == recipe

@@ -275,6 +275,8 @@ def test_a_value_that_the_training_arguments_refuse(command: Command):
         ("head_learning_rate", "inf", "above 0."),
         ("dropout", "2.0", "from 0 to 1."),
         ("beta_start", "-0.5", "from 0 to 1."),
+        ("refine_start", "1.5", "from 0 to 1."),
+        ("beta_epochs", "0", "from 1 on."),
         ("mlm_probability", "1.5", "from 0 to 1."),
         ("mlm_weight", "nan", "from 0 on."),
     ],

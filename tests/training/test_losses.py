@@ -16,7 +16,7 @@ from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entro
 SEEDS = range(10)
 
 
-@pytest.mark.parametrize("reduction", ["sentence", "span"])
+@pytest.mark.parametrize("reduction", ["sentence", "span", "batch"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_eq_1_and_4_losses(seed: int, reduction: str):
     rng = random.Random(seed)

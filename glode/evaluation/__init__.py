@@ -1,0 +1,1 @@
+"""Found entities against a user's gold file: scores, kinds of errors, intervals, tests, pages."""

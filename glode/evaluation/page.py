@@ -1,0 +1,119 @@
+"""The sentences with most errors as a page of HTML: one file, no script, nothing loaded from elsewhere."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from glode.evaluation.kinds import CORRECT, Outcome, end_of
+from glode.metrics import Entity
+from glode.publishing.token_classifier import running_text
+from glode.serving.rendering import COLORS, CONTROLS
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+article { border-top: 1px solid #8886; padding: .8rem 0; }
+h2 { font-size: 1rem; margin: 0; }
+.who { font-size: .8rem; opacity: .75; margin: .5rem 0 0; }
+.text { margin: 0; line-height: 2; white-space: pre-wrap; overflow-wrap: anywhere; }
+mark { color: #fff; padding: .1rem .3rem; border-radius: .3rem; unicode-bidi: isolate; }
+mark.wrong { outline: 2px dashed currentColor; outline-offset: -2px; }
+mark bdi { font-size: .7rem; font-weight: bold; margin-inline-start: .3rem; }
+ul { margin: .3rem 0; font-size: .9rem; }
+"""
+
+
+def worst_sentences(outcomes: Mapping[str, Sequence[Sequence[Outcome]]], number: int) -> list[int]:
+    """The sentences in which all models together make most errors, at most so many; those without an error are left out."""
+    errors: dict[int, int] = {}
+    for rows in outcomes.values():
+        for sentence, row in enumerate(rows):
+            errors[sentence] = errors.get(sentence, 0) + sum(outcome.kind != CORRECT for outcome in row)
+    return [sentence for sentence in sorted(errors, key=lambda i: (-errors[i], i)) if errors[sentence]][:number]
+
+
+def error_page(
+    title: str,
+    sentences: Sequence[int],
+    words: Sequence[Sequence[str]],
+    outcomes: Mapping[str, Sequence[Sequence[Outcome]]],
+) -> str:
+    """A page with gold and found entities of some sentences, and what is wrong.
+
+    Args:
+        sentences: their places in the gold file, from 0; shown from 1.
+        words: of all sentences.
+        outcomes: model -> what became of the entities of each sentence.
+    """
+    rows = [row for model in outcomes.values() for i in sentences for row in model[i]]
+    types = sorted({entity[2] for outcome in rows for entity in (outcome.gold, outcome.found) if entity})
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(types)}
+    parts = [_article(i, words[i], {name: model[i] for name, model in outcomes.items()}, colors) for i in sentences]
+    body = "\n".join(parts) or "<p>No sentence has an error.</p>"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1><bdi>{escape(title)}</bdi></h1>\n"
+        f"<p>{len(sentences)} sentences, those with most errors first. A dashed border marks what is wrong.</p>\n"
+        f"{body}\n</body>\n</html>\n"
+    )
+
+
+def _article(number: int, words: Sequence[str], outcomes: Mapping[str, Sequence[Outcome]], colors: Mapping[str, str]) -> str:
+    """One sentence: its gold entities, then for each model what it found and the list of its errors."""
+    answers = [outcome for row in outcomes.values() for outcome in row if outcome.gold]
+    wrong = {outcome.gold for outcome in answers if outcome.kind != CORRECT}
+    gold = {outcome.gold: outcome.gold not in wrong for outcome in answers if outcome.gold}
+    parts = [f"<article>\n<h2>Sentence {number + 1}</h2>", _texts("gold", words, gold, colors)]
+    for name, row in outcomes.items():
+        found = {outcome.found: outcome.kind == CORRECT for outcome in row if outcome.found}
+        parts.append(_texts(name, words, found, colors))
+        errors = [f"<li>{_error(outcome, words)}</li>" for outcome in row if outcome.kind != CORRECT]
+        parts.append("<ul>" + "".join(errors) + "</ul>" if errors else "")
+    return "\n".join([*filter(None, parts), "</article>"])
+
+
+def _error(outcome: Outcome, words: Sequence[str]) -> str:
+    sides = [entity for entity in (outcome.gold, outcome.found) if entity]
+    names = [f'<bdi dir="auto">{_shown(_words(entity, words))}</bdi> <bdi>{_shown(entity[2])}</bdi>' for entity in sides]
+    return f"{outcome.kind}: {' → '.join(names)}"
+
+
+def _words(entity: Entity, words: Sequence[str]) -> str:
+    return running_text(words[entity[0] : end_of(entity)])[0] + (" (borders within words)" if entity[1] < 0 else "")
+
+
+def _texts(who: str, words: Sequence[str], entities: Mapping[Entity, bool], colors: Mapping[str, str]) -> str:
+    """The sentence with its entities (-> whether they are right), once for each layer of entities that do not overlap."""
+    texts = [_text(words, layer, entities, colors) for layer in layers(entities)] or [_text(words, [], {}, colors)]
+    return f'<p class="who"><bdi>{_shown(who)}</bdi></p>\n' + "\n".join(texts)
+
+
+def _text(words: Sequence[str], layer: Sequence[Entity], right: Mapping[Entity, bool], colors: Mapping[str, str]) -> str:
+    text, offsets = running_text(words)
+    parts, at = [], 0
+    for entity in layer:
+        start, end = offsets[entity[0]][0], offsets[end_of(entity) - 1][1]
+        kind = "" if right[entity] else ' class="wrong"'
+        parts.append(_shown(text[at:start]))
+        parts.append(f'<mark{kind} style="background: {colors[entity[2]]}">{_shown(text[start:end])}')
+        parts.append(f"<bdi>{_shown(entity[2])}</bdi></mark>")
+        at = end
+    return f'<p class="text" dir="auto">{"".join(parts)}{_shown(text[at:])}</p>'
+
+
+def layers(entities: Iterable[Entity]) -> list[list[Entity]]:
+    """The entities in as few lists as it takes for none of a list to overlap another, each in text order."""
+    found: list[list[Entity]] = []
+    for entity in sorted(entities, key=lambda e: (e[0], -end_of(e), e[2])):
+        for layer in found:
+            if end_of(layer[-1]) <= entity[0]:
+                layer.append(entity)
+                break
+        else:
+            found.append([entity])
+    return found
+
+
+def _shown(text: str) -> str:
+    """A text as HTML shows it: markup and control characters are made harmless."""
+    return escape(text.translate(CONTROLS))

@@ -1,0 +1,128 @@
+"""Protects against silent misreadings of what the field's data sets and tools write: the right entities, or one message."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from support.corpora import entities_of, message_of, notes_of, written
+
+from glode.corpora.reading import read_corpus
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+LENA = [(["Lena", "Ott", "lebt"], [(0, 2, "PER")])]
+
+READ = {
+    "PAN-X of a long code": "zh-min-nan:Lena\tB-PER\nzh-min-nan:Ott\tI-PER\nzh-min-nan:lebt\tO\n",
+    "PAN-X in simple English": "simple:Lena\tB-PER\nsimple:Ott\tI-PER\nsimple:lebt\tO\n",
+    "PAN-X of two languages": "de:Lena\tB-PER\nen:Ott\tI-PER\nde:lebt\tO\n",
+    "an invisible character behind a tag": "Lena\tB-PER\u200b\nOtt\tI-PER\ufeff\nlebt\tO\u200e\n",
+    "a dash of another kind": "Lena\tB\u2013PER\nOtt\tI\u2013PER\nlebt\tO\n",
+    "a line of one invisible character, and a mark within the file": "\u200b\n\ufeffLena\tB-PER\nOtt\tI-PER\nlebt\tO\n",
+    "entries above a sentence of four columns": "# sent_id = A1\nLena NN x B-PER\nOtt NN x I-PER\nlebt VV x O\n",
+    "UNER without an entity": "1\tLena\tO\t-\tanno\n2\tOtt\tO\t-\tanno\n3\tlebt\tO\t-\tanno\n",
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_columns_are_read(tmp_path: Path, kind: str):
+    expected = LENA if "without" not in kind else [(LENA[0][0], [])]
+    assert entities_of(written(tmp_path / "a.tsv", READ[kind])) == expected
+
+
+REFUSED = {
+    "a text and its label": ("text\tlabel\nLena lebt\tPER\nOtto auch\tO\n", "the words' column holds texts"),
+    "sentences": ("Lena lebt in Kiel\tB-PER O O B-LOC\nOtto auch\tB-PER O\n", "Give a word a line; texts go into a .txt file"),
+    "the tags of a sentence": ("Lena\tB-PER O\nOtto\tB-PER O O\n", "is no tag of one word. Give"),
+    "a list in a table": ("Lena\t['B-PER','O']\n", "is no tag of one word"),
+    "WebAnno's TSV": ("1-1\t0-4\tLena\tPER\n1-2\t5-9\tlebt\t_\n", "the first column numbers sentences and words"),
+    "a document's name": ("d1\tLena\tB-PER\nd1\tlebt\tO\nd2\tKiel\tB-LOC\n", "from line to line, as names of documents do"),
+    "positions within words": ("王0\tB-PER\n明1\tI-PER\n住0\tO\n", "each word is a character with a digit"),
+    "a language before most": ("de:Lena\tB-PER\nde:Ott\tI-PER\nlebt\tO\n", "words have a language before them"),
+    "prefixes alone": ("colon\tB\ncancer\tI\nis\tO\n", "name no type. Write a type behind them"),
+    "chunks": ("Lena NN B-NP\nlebt VV B-VP\n. . O\n", "the tags are of chunks"),
+    "numbered entities": ("Lena B-PER-1\nOtt B-PER-2\nlebt O\n", "end in numbers. Do these count"),
+    "lemmas": ("Lena Lena\nO O\nlebt leben\nan an\n", "most tags are their words once more, as lemmas are"),
+    "no tag at all": ("Lena _ _ _\nlebt _ _ _\n", "for O or for no label. Write O if"),
+    "names of columns in capitals": ("WORT\tART\nLena\tPER\nlebt\tO\n", "is a tag unlike all others"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_columns_are_refused(tmp_path: Path, kind: str):
+    text, message = REFUSED[kind]
+    assert message in message_of(written(tmp_path / "a.tsv", text))
+
+
+NO_TEXT = {
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "the content is a pointer of Git LFS"),
+    "a zip": (b"PK\x03\x04\x14\0", "the content is an archive or a spreadsheet"),
+    "gzip": (gzip.compress(b"Lena O\n"), "the content is packed by gzip"),
+    "UTF-16": ("Lena O\n".encode("utf-16"), "the content is UTF-16. Convert"),
+    "a web page": (b"<!DOCTYPE html>\n<html>\n", "the content is a web page"),
+    "XML": (b"<?xml version='1.0'?>\n", "the content is XML, which is not read"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+@pytest.mark.parametrize("name", ["a.conll", "a.txt", "a.jsonl"])
+def test_what_is_no_text_is_named(tmp_path: Path, kind: str, name: str):
+    content, message = NO_TEXT[kind]
+    text = message_of(written(tmp_path / name, content), labelled=name != "a.txt")
+    assert "whatever its name says, the content is" in text and message in text
+
+
+def test_numbers_before_lines_of_text(tmp_path: Path):
+    path = written(tmp_path / "deu-sentences.txt", "1\tLena lebt.\n2\tEs regnet.\n4\tKiel.\n")
+    assert [words for words, _ in entities_of(path, labelled=False)] == [
+        ["Lena", "lebt", "."],
+        ["Es", "regnet", "."],
+        ["Kiel", "."],
+    ]
+    assert "numbers before a line left out" in next(read_corpus(str(path), False))["notes"][0]
+
+
+NO_PLAIN_TEXT = {
+    "records": ('{"text": "Lena"}\n{"text": "Ott"}\n', "records of JSON, one a line, are no plain text"),
+    "marks": ("<PER>Lena</PER> lebt .\n<LOC>Kiel</LOC> auch .\n", "Take the marks away"),
+    "a table": ("7\tdeu\tLena lebt.\n3\tdeu\tEs regnet.\n", "tabs, as a table has. Keep"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PLAIN_TEXT)
+def test_what_is_no_plain_text_is_refused(tmp_path: Path, kind: str):
+    text, message = NO_PLAIN_TEXT[kind]
+    assert message in message_of(written(tmp_path / "a.txt", text), labelled=False)
+
+
+def test_triggers_of_events_are_no_entities(tmp_path: Path):
+    written(tmp_path / "a.ann", "T1\tPER 0 4\tLena\nT2\tMarry 5 13\theiratet\nE1\tMarry:T2 Who:T1\nR1\tx Arg1:T1 Arg2:T2\n")
+    path = written(tmp_path / "a.txt", "Lena heiratet Otto\n")
+    assert entities_of(path) == [(["Lena", "heiratet", "Otto"], [(0, 1, "PER")])]
+    assert notes_of(path) == {"triggers of events left out": 1}
+
+
+def test_two_lists_of_tags_in_a_record(tmp_path: Path):
+    record = {"tokens": ["Lena", "lebt"], "tags": ["NN", "VV"], "ner": ["B-PER", "O"]}
+    path = written(tmp_path / "a.json", [record])
+    assert "tags and ner may both be the words' tags. Name" in (message := message_of(path))
+    assert "may both be the words' tags" in message
+    assert entities_of(path, tag_column="ner") == [(["Lena", "lebt"], [(0, 1, "PER")])]
+
+
+def test_ends_that_are_inside(tmp_path: Path):
+    texts = ("Lena lebt", "Otto auch", "Anna nicht")
+    path = written(tmp_path / "a.json", [{"text": text, "entities": [[0, 3, "PER"]]} for text in texts])
+    assert "entities end one letter before their word does" in message_of(path)
+
+
+def test_label_studio_says_which_text(tmp_path: Path):
+    value = {"start": 0, "end": 4, "labels": ["PER"]}
+    task = {"data": {"title": "Lena", "text": "Otto auch"}, "annotations": [{"result": [{"to_name": "title", "value": value}]}]}
+    assert entities_of(written(tmp_path / "a.json", [task])) == [(["Lena"], [(0, 1, "PER")])]
+
+
+def test_what_is_refused_is_settled_by_an_option(tmp_path: Path):
+    assert entities_of(written(tmp_path / "a.tsv", REFUSED["a document's name"][0]), token_column="2")[0][0][0] == "Lena"
+    assert entities_of(written(tmp_path / "b.tsv", REFUSED["chunks"][0]), tag_column="3")[0][1] == [(0, 1, "NP"), (1, 1, "VP")]
+    assert entities_of(written(tmp_path / "c.tsv", REFUSED["numbered entities"][0]), scheme="IOB2")[0][1][1] == (1, 1, "PER-2")
