@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from support.command import Command
 
 import run_crossner
+from glode.denoising.pseudo_labels import PseudoLabels
+from glode.training.assignment import write_soft_labels
 from glode.training.calibration import HIGHEST, LOWEST, fit_temperature, gold_logits
 
 pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")
@@ -96,6 +98,23 @@ def test_a_stopped_run_goes_on_with_what_is_finished(several, backbone, tmp_path
         assert (tmp_path / name).read_bytes() == (output / name).read_bytes(), name
     told = capsys.readouterr().out
     assert told.count("is there already") == (1 if finished == 1 else 3)
+
+
+@pytest.mark.parametrize("file", [None, "labels"])
+def test_a_window_that_is_met_twice_counts_once(tmp_path, file: str | None):
+    """As where several processes fill up their last batch."""
+    labels = PseudoLabels([1, 1, 1], 1, 2, file=file and tmp_path / file)
+    teachers = torch.randn(3, 3, 1, 1, 2)  # teacher, window, word, length, type
+    for others, logits in enumerate(teachers):
+        batches = [
+            {"window": torch.tensor(rows), "own_start": torch.zeros(2, dtype=torch.long), "rows": rows}
+            for rows in ([0, 1], [2, 0])
+        ]
+        read = ((batch, logits[batch["rows"]]) for batch in batches)
+        write_soft_labels(labels, read, 1.0, hard_outside=False, others=others, gather=lambda tensor: tensor[None])
+    expected = teachers.softmax(-1).mean(0)[:, 0]
+    torch.testing.assert_close(labels.probabilities.float(), expected, rtol=0, atol=1e-3 if file else 1e-6)
+    assert labels.refined_in.eq(-1).all()
 
 
 def test_a_temperature_makes_the_gold_types_most_likely():
