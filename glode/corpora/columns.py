@@ -285,7 +285,7 @@ def find_layout(path: Path, options: ReadingOptions, labelled: bool) -> Layout:
     if tag is not None:
         _check_header(survey, tag, path)
     if not options.token_column:
-        _check_words(survey, token, path)
+        _check_words(survey, token, None if options.tag_column else tag, path)
     languages = _languages(survey, token, path)
     notes += [f"words without the {', '.join(languages)} before them"] if languages else []
     sentence = next((survey.names.index(name) for name in _SENTENCE_NAMES if name in survey.names), None)
@@ -416,13 +416,15 @@ def _find_token(survey: Survey, options: ReadingOptions, path: Path) -> int:
     return 0
 
 
-def _check_words(survey: Survey, token: int, path: Path) -> None:
+def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> None:
     """What was taken for the words' column may hold texts, names of documents, or words with a position."""
     values = survey.values[token]
     is_text = survey.blanks[token] >= (1 if survey.names and survey.names[token] in ("text", "sentence") else 2) * survey.words
+    if tag is not None and survey.blanks[tag] > survey.words:
+        values, is_text = survey.values[tag], True
     if survey.words and is_text:
         raise InputError(
-            f"{path}: the words' column holds texts ({next(iter(values))[:40]!r}). Give a word a line; texts go into a .txt "
+            f"{path}: a column holds texts ({max(values, key=len)[:40]!r}). Give a word a line; texts go into a .txt "
             "file or, with offsets, into .jsonl. If they are words, name their column by --token_column."
         )
     if token == 0 and survey.width > 2 and all(re.fullmatch(r"\d+-\d+(\.\d+)?", value) for value in values):

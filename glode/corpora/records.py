@@ -5,7 +5,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from glode.corpora.files import read_lines, unpacked_suffix
@@ -185,7 +185,25 @@ def _annotated(record: dict, where: str, number: int, options: ReadingOptions, n
         raise _expected(where, record)
     if spans is None:
         return Raw(number, [text[a:b] for a, b in split_words(text)], notes=notes)
-    return cut_words(text, [entity for span in spans for entity in _entities(span, text, where, notes)], number, notes)
+    found = [entity for span in spans for entity in _entities(span, text, where, notes)]
+    return cut_words(text, _in_characters(found, text, notes), number, notes)
+
+
+def _in_characters(found: list[tuple[int, int, str]], text: str, notes: Counter[str]) -> list[tuple[int, int, str]]:
+    """Entities whose offsets count UTF-16 units, as browsers do: only so they begin and end with words."""
+    if not found or max(text) < "\U00010000":
+        return found
+    words = split_words(text)
+    starts, ends = {start for start, _ in words}, {end for _, end in words}
+    units = list(accumulate((1 + (character >= "\U00010000") for character in text), initial=0))
+    place = {unit: position for position, unit in enumerate(units)}
+    converted = [(place.get(start, -1), place.get(end, -1), name) for start, end, name in found]
+    if all(start in starts and end in ends for start, end, _ in found):
+        return found
+    if not all(start in starts and end in ends for start, end, _ in converted):
+        return found
+    notes["offsets in UTF-16 units converted"] += len(found)
+    return converted
 
 
 def _is_regions(value: object) -> bool:
@@ -341,7 +359,7 @@ def cut_words(text: str, found: list[tuple[int, int, str]], number: int, notes: 
     entities = []
     if found and all(end + 1 in ends and _LETTERS.fullmatch(text[end - 1 : end + 1]) for _, end, _ in found):
         notes[LETTER_SHORT] += len(found)
-    for start, end, name in sorted(found):
+    for start, end, name in sorted(found, key=lambda entity: entity[:2]):  # of two types the first one comes first
         first, length = bisect_left(starts, start), bisect_right(ends, end) - bisect_left(starts, start)
         if length > 0:
             entities.append((first, length, name))

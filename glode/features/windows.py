@@ -17,11 +17,13 @@ def build_features(
     max_tokens: int,
     max_span_length: int,
     labels: Sequence[str] | None = None,
+    cut_sentences: bool = False,
 ) -> Dataset:
     """Tokenise a corpus into windows, see `encode_words`. Batched, and cached by `datasets`.
 
     Args:
         labels: the types, "O" first; None leaves the corpus' entities unread.
+        cut_sentences: keep the first window of each sentence alone; what is beyond it is lost.
     Returns:
         One row a window: `encode_words`' columns (`sentence` is the row in `corpus`) and, with `labels`, the entities of at
         most L units that the window owns: `begins` (in the window), `lengths` and `types` (indices into `labels`).
@@ -29,6 +31,7 @@ def build_features(
     if labels is None:
         corpus = corpus.select_columns(["words"])
     options = {"tokenizer": tokenizer, "max_tokens": max_tokens, "max_span_length": max_span_length, "version": _VERSION}
+    options["cut_sentences"] = cut_sentences
     options["label_ids"] = {name: i for i, name in enumerate(labels)} if labels is not None else None
     return corpus.map(
         _features, batched=True, with_indices=True, remove_columns=corpus.column_names, fn_kwargs=options, desc="Tokenising"
@@ -36,13 +39,30 @@ def build_features(
 
 
 def _features(
-    batch: dict, indices: list[int], tokenizer, max_tokens: int, max_span_length: int, label_ids: dict | None, version: int
+    batch: dict,
+    indices: list[int],
+    tokenizer,
+    max_tokens: int,
+    max_span_length: int,
+    label_ids: dict | None,
+    cut_sentences: bool,
+    version: int,
 ) -> dict:
     columns = encode_words(batch["words"], tokenizer, max_tokens, max_span_length)
+    if cut_sentences:
+        columns = _first_windows(columns)
     if label_ids is not None:
         columns |= _entities_of_windows(batch, columns, max_span_length, label_ids)
     columns["sentence"] = [indices[i] for i in columns["sentence"]]
     return columns
+
+
+def _first_windows(columns: dict[str, list]) -> dict[str, list]:
+    """The first window of each sentence, which then owns all of its units."""
+    sentences = columns["sentence"]
+    first = [i for i, sentence in enumerate(sentences) if i == 0 or sentences[i - 1] != sentence]
+    kept = {name: [column[i] for i in first] for name, column in columns.items()}
+    return kept | {"own_end": [len(units) for units in kept["first_token"]]}
 
 
 def _entities_of_windows(

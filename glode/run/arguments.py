@@ -145,6 +145,12 @@ class ModelArguments:
     max_tokens: int = field(
         default=256, metadata={"help": "Tokens a window; longer sentences become several overlapping windows."}
     )
+    cut_sentences: bool = field(
+        default=False,
+        metadata={
+            "help": "Lose what of a sentence is beyond max_tokens, in training and in the run's scores; tagging never does."
+        },
+    )
     dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
     projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
     attn_implementation: str = field(

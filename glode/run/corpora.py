@@ -74,6 +74,7 @@ def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = No
     corpora = Corpora(source, dev, source_test, concatenate_datasets(list(target.values())), joined_test, rows)
     if data.label_map:
         _map_labels(corpora, parse_label_map(data.label_map), more_types)
+    _warn_of_case(set().union(*map(types_of, corpora.present().values())))
     if corpora.dev is None:
         if len(corpora.source) < 2:
             raise InputError(
@@ -184,6 +185,17 @@ def _map_labels(corpora: Corpora, mapping: dict[str, str], more_types: Iterable[
         raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
     for name, corpus in given.items():
         setattr(corpora, name, map_types(corpus, mapping))
+
+
+def _warn_of_case(types: set[str]) -> None:
+    """Say which types differ in capitals alone."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(types):
+        alike.setdefault(name.casefold(), []).append(name)
+    for first, *others in alike.values():
+        if others:
+            mend = ",".join(f"{other}={first}" for other in others)
+            logger.warning(f"types that differ in capitals alone: {first}, {', '.join(others)}. One type: --label_map {mend}.")
 
 
 def check_dev(source: Dataset, dev: Dataset) -> None:

@@ -107,7 +107,8 @@ class Preparation:
 
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
-        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels)
+        cut = self.model_arguments.cut_sentences
+        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
 
     def _types_of_given_labels(self) -> set[str]:
         """The types of pseudo labels that others have made, which --label_map may rename."""

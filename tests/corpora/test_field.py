@@ -31,9 +31,10 @@ def test_columns_are_read(tmp_path: Path, kind: str):
 
 
 REFUSED = {
-    "a text and its label": ("text\tlabel\nLena lebt\tPER\nOtto auch\tO\n", "the words' column holds texts"),
+    "a text and its label": ("text\tlabel\nLena lebt\tPER\nOtto auch\tO\n", "a column holds texts"),
+    "numbered texts": ("id\ttext\n1\tLena lebt in Kiel .\n2\tOtto auch .\n", "a column holds texts ('Lena lebt in Kiel .')"),
     "sentences": ("Lena lebt in Kiel\tB-PER O O B-LOC\nOtto auch\tB-PER O\n", "Give a word a line; texts go into a .txt file"),
-    "the tags of a sentence": ("Lena\tB-PER O\nOtto\tB-PER O O\n", "is no tag of one word. Give"),
+    "the tags of a sentence": ("Lena\tB-PER O\nOtto\tO\nKiel\tB-LOC\n", "is no tag of one word. Give"),
     "a list in a table": ("Lena\t['B-PER','O']\n", "is no tag of one word"),
     "WebAnno's TSV": ("1-1\t0-4\tLena\tPER\n1-2\t5-9\tlebt\t_\n", "the first column numbers sentences and words"),
     "a document's name": ("d1\tLena\tB-PER\nd1\tlebt\tO\nd2\tKiel\tB-LOC\n", "from line to line, as names of documents do"),
@@ -114,6 +115,17 @@ def test_ends_that_are_inside(tmp_path: Path):
     texts = ("Lena lebt", "Otto auch", "Anna nicht")
     path = written(tmp_path / "a.json", [{"text": text, "entities": [[0, 3, "PER"]]} for text in texts])
     assert "entities end one letter before their word does" in message_of(path)
+
+
+def test_offsets_that_only_a_browser_counts_so(tmp_path: Path):
+    path = written(tmp_path / "a.json", [{"text": "\U0001f600 Lena lebt", "entities": [[3, 7, "PER"]]}])
+    assert entities_of(path)[0][1] == [(1, 1, "PER")]
+    assert notes_of(path) == {"offsets in UTF-16 units converted": 1}
+
+
+def test_of_two_types_the_first_is_kept(tmp_path: Path):
+    path = written(tmp_path / "a.json", [{"text": "Lena lebt", "entities": [[0, 4, "PER"], [0, 4, "LOC"]]}])
+    assert entities_of(path)[0][1] == [(0, 1, "PER")]
 
 
 def test_label_studio_says_which_text(tmp_path: Path):

@@ -65,6 +65,17 @@ def test_without_labels_the_entities_are_never_read(corpus: Dataset, tokenizer, 
     assert unlabelled.to_list() == labelled.remove_columns(["begins", "lengths", "types"]).to_list()
 
 
+def test_a_sentence_may_be_cut(long_corpus: Dataset, tokenizer):
+    """Its first window is all that is left of it, and owns what it has."""
+    whole, cut = (build_features(long_corpus, tokenizer, 30, 3, LABELS, cut) for cut in (False, True))
+    first = [list(whole["sentence"]).index(sentence) for sentence in range(len(long_corpus))]
+    assert list(cut["sentence"]) == list(range(len(long_corpus))) and len(cut) < len(whole)
+    for row, before in zip(cut, whole.select(first), strict=True):
+        assert row["input_ids"] == before["input_ids"] and row["own_end"] == len(row["first_token"]) >= before["own_end"]
+        assert row["begins"][: len(before["begins"])] == before["begins"]
+    assert sum(map(len, whole["begins"])) > sum(map(len, cut["begins"])) > sum(len(whole[i]["begins"]) for i in first)
+
+
 def test_features_are_cached(tmp_path: Path, tokenizer, monkeypatch):
     path = tmp_path / "corpus.iob2"
     path.write_text("Anna\tB-PER\nBerg\tI-PER\nsings\tO\n\nOslo\tB-LOC\n")

@@ -16,7 +16,7 @@ from glode.run.arguments import KINDS, RECIPES, argument_groups
 ARMS = ("paper", "authors", "small")
 # Beside the options of the method, what a result depends on.
 CHOICES = (
-    *("model_name_or_path", "dropout", "max_span_length", "max_tokens", "projection_size"),
+    *("model_name_or_path", "dropout", "max_span_length", "max_tokens", "cut_sentences", "projection_size"),
     *("num_train_epochs", "source_num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "head_learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "lr_scheduler_type", "one_cycle"),
     *("warmup_steps", "load_best_model_at_end"),
@@ -65,6 +65,7 @@ AUTHORS = PAPER | {
     "beta_schedule": "epoch",
     "max_span_length": 4,
     "max_tokens": 128,
+    "cut_sentences": True,
 }
 PLAIN = {field.name: field.default for kind in KINDS for field in fields(kind)}
 
