@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -297,7 +297,8 @@ def parse_arguments(
     if config is None:
         config, reason = _fitting_recipe(argv)
     path = config and recipe_path(config)
-    known = {action.dest for action in parser._actions} | {alias.removeprefix("--") for alias in _aliases()}
+    known = {action.dest: action.nargs for action in parser._actions}
+    known |= {alias.removeprefix("--"): parser._option_string_actions[alias].nargs for alias in _aliases()}
     from_file = _config_arguments(path, known) if path else []
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
@@ -344,9 +345,11 @@ def _value_of(argv: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _config_arguments(path: str, known: set[str]) -> list[str]:
+def _config_arguments(path: str, known: Mapping[str, int | str | None]) -> list[str]:
     """The arguments of a configuration, as on a command line. Values are text as it stands there: `no` is Norwegian.
 
+    Args:
+        known: the arguments that there are, and how many values each takes, as argparse says it.
     Raises:
         InputError: see `parse_arguments`.
     """
@@ -360,8 +363,14 @@ def _config_arguments(path: str, known: set[str]) -> list[str]:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}. Correct it.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected `argument: value` lines.")
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(set(values) - set(known)):
         raise InputError(f"{path}: unknown argument {unknown[0]!r}. See --help.")
+    for name, value in values.items():
+        is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not isinstance(value, str) and not (is_list and (known[name] in ("*", "+") or len(value) < 2)):
+            raise InputError(f"{path}: {name} cannot be {value}. Give one value, or a plain list to an option of several.")
+        if known[name] == "?" and isinstance(value, str):  # a switch: YAML has two more words for it than argparse
+            values[name] = {"on": "true", "off": "false"}.get(value.lower(), value)
     lists = {name: value if isinstance(value, list) else [value] for name, value in values.items() if value not in _NOTHING}
     return [part for name, value in lists.items() for part in (f"--{name}", *map(str, value))]
 

@@ -154,6 +154,13 @@ def test_types_that_only_one_side_has_are_said(command: Command, caplog):
     assert " and the source differ in types (" in caplog.text and "scores are on PER." in caplog.text
 
 
+def test_types_that_differ_in_capitals_alone_are_said(command: Command, caplog):
+    path = command.file("de.iob2", "Otto\tB-Per\nwohnt\tO\nin\tO\nKiel\tB-LOC\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(target_test=path))
+    assert "types that differ in capitals alone: " in caplog.text and "PER, Per. One type: --label_map Per=PER" in caplog.text
+
+
 @pytest.mark.parametrize("kept", ["dev", "none"])
 def test_a_development_set_without_entities_is_refused(command: Command, kept: str):
     """Given, or a tenth that was set aside."""
@@ -203,6 +210,15 @@ def test_unknown_key_in_config(command: Command):
     path = command.file("run.yaml", "learning_rate: 1.0e-4\nlerning_rate: 1.0e-4\n")
     message = command.error(config=path)
     assert f"{path}: unknown argument " in message and "'lerning_rate'. See --help." in message
+
+
+@pytest.mark.parametrize("value", ["[1, 2]", "{a: 1}", "[[1], [2]]"])
+def test_a_config_with_several_values_for_one(command: Command, value: str):
+    path = command.file("a.yaml", f"seed: {value}\n")
+    message = command.error(config=path)
+    assert f"{path}: seed cannot be" in message and "Give one value, or a plain list to" in message
+    path = command.file("b.yaml", "target_unlabeled: {de: x}\n")
+    assert "target_unlabeled cannot be {'de': 'x'}." in command.error(config=path)
 
 
 @pytest.mark.parametrize(
