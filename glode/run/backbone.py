@@ -68,6 +68,14 @@ def fresh_model(path: str, config: GlodeConfig, attn_implementation: str) -> Glo
         InputError: the weights are not there or damaged, or the encoder has no such attention.
     """
     try:
-        return GlodeModel.from_encoder(path, config, attn_implementation=attn_implementation)
+        return aligned(GlodeModel.from_encoder(path, config, attn_implementation=attn_implementation))
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _backbone_error(path, error) from error
+
+
+def aligned(model: GlodeModel) -> GlodeModel:
+    """The model with weights where torch puts its own. Those of a file lie at any address, on which the last bits of a product of
+    matrices depend: a model that was loaded would not give the scores of the one that was saved."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model

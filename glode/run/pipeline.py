@@ -24,7 +24,7 @@ from glode.metrics import measure
 from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
-from glode.run.backbone import fresh_model
+from glode.run.backbone import aligned, fresh_model
 from glode.run.given_labels import are_records, read_labels, read_records, read_temperatures, write_labels
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
@@ -309,7 +309,7 @@ class Run(Preparation):
             InputError: it cannot be loaded, or is none of this run's backbone, types and span length.
         """
         try:
-            model = GlodeModel.from_pretrained(directory)
+            model = aligned(GlodeModel.from_pretrained(directory))
             tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)  # else asks whether to run code
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(
