@@ -195,6 +195,7 @@ class RunArguments:
     )
     model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
     config_reason: str | None = field(default=None, init=False)  # why this recipe, where the run chose it itself
+    warmup_is_given: bool = field(default=False, init=False)  # on the command line or in a file of one's own
 
 
 KINDS = (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments)
@@ -276,6 +277,8 @@ def parse_arguments(
     _check(data, model, training, run)
     check_trainer_options(training)
     run.config, run.config_reason = path, reason
+    own = from_file if recipe_name(path) is None else []
+    run.warmup_is_given = _value_of([*own, *argv], "--warmup_steps") is not None
     return data, model, training, run
 
 
@@ -300,6 +303,11 @@ def recipe_path(config: str) -> str:
     """A `--config` as a path: a file, or the name of a recipe that is shipped, such as small."""
     shipped = RECIPES / f"{config}.yaml"
     return str(shipped) if shipped.is_file() and not Path(config).is_file() else config
+
+
+def recipe_name(path: str | None) -> str | None:
+    """The name of a recipe that is shipped, None for a file of one's own."""
+    return Path(path).stem if path and Path(path).resolve().parent == RECIPES.resolve() else None
 
 
 def _value_of(argv: Sequence[str], option: str) -> str | None:

@@ -84,6 +84,7 @@ def fingerprint_of(
     values |= {told: corpus_hash(getattr(corpora, name)) for name, told in CORPORA.items()}
     values |= {"source model": _file_hash(run.source_model and Path(run.source_model, "model.safetensors"))}
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
+    values |= {"warmup_is_given": run.warmup_is_given}  # else a short stage has a shorter one
     values |= {"types": labels} | vars(model) | {"max_span_length": max_span_length}
     settings = {field.name: getattr(training, field.name) for field in dataclasses.fields(training) if field.init}
     batch = training.world_size * training.per_device_train_batch_size * training.gradient_accumulation_steps

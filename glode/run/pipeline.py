@@ -11,6 +11,7 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Trainer, set_seed
+from transformers.utils import logging
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
@@ -33,6 +34,8 @@ from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
+
+logger = logging.get_logger("glode")
 
 
 class Run(Preparation):
@@ -231,6 +234,7 @@ class Run(Preparation):
         Raises:
             KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
         """
+        self._fit_warmup(trainer, stage)
         checkpoint = checkpoint_of(self.training, stage)
         if self.main:
             self.fingerprint.write(self.output / f"{stage}_checkpoints")
@@ -240,6 +244,18 @@ class Run(Preparation):
         self.metrics["epochs"][stage] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
+
+    def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
+        """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
+        warmup, steps = trainer.args.warmup_steps, trainer.training_steps
+        if not self.run.warmup_is_given and warmup > (most := steps // 10):
+            trainer.args.warmup_steps = most
+            self._say("noted", f"the {stage} stage has {steps} steps: its warm-up takes {most} of them, not {warmup:g}")
+        elif self.run.warmup_is_given and warmup > steps / 2 and self.main:
+            logger.warning(
+                f"--warmup_steps {warmup:g} is more than half of the {steps} steps of the {stage} stage: the learning rate is at "
+                "its peak for a moment at best. Give fewer, or more epochs."
+            )
 
     def _load_source_model(self, directory: Path) -> GlodeModel:
         """A source model that was trained before.
