@@ -50,7 +50,8 @@ SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 DESCRIPTION = (
     "Trains a named-entity recogniser for a language without labels, from labels in another language. With --target_lang alone "
-    "it takes the embedded demo corpus and the embedded encoder."
+    "it takes the embedded demo corpus and the embedded encoder. The defaults below are the paper's: without --config the demo's "
+    "recipe, or the one that fits the encoder (paper or small), sets other values, and the line `settings` of a run says which."
 )
 _NOTHING: tuple = ("", "~", "null", "Null", "NULL", [])  # of YAML: the argument keeps its default
 

@@ -314,6 +314,23 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
         run_crossner.main(command.arguments(**changes))
     text = " ".join(capsys.readouterr().out.split())
     assert ("no pseudo label will be refined: the target stage has" in text) == said
+    assert "has 1 epochs" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": "small"}, "recipe small; 4 + 5 epochs, learning rate 0.0002, batch 16 "),
+        ({"config": "small", "num_train_epochs": 2, "learning_rate": 0.5}, "recipe small; 4 + 2 epochs, learning rate 0.5, "),
+        ({"config": "own.yaml"}, "own.yaml; 8 + 8 epochs, learning rate 1e-05, batch 2 results go to "),
+        ({"max_steps": 3}, "(--config paper); 3 steps, learning rate 0.0002, batch 16 "),
+    ],
+)
+def test_the_settings_are_said(command: Command, capsys, changes: dict, said: str):
+    command.file("own.yaml", "per_device_train_batch_size: 2\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(**changes))
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_target_stage_needs_something_to_start_from(command: Command):
