@@ -134,7 +134,8 @@ def check_parts(output: Path, parts: Mapping[str, Path], ours: Fingerprint, resu
             )
         if not resuming:
             whose = f"another run ({differs})" if differs else "a run with these data and arguments"
+            resume = "" if differs else "--resume_from_checkpoint auto to go on with it, "
             raise InputError(
-                f"--output_dir {output} has {', '.join(parts)} of {whose}. Give --resume_from_checkpoint auto to go on with it, "
-                "--overwrite to delete it, or another --output_dir."
+                f"--output_dir {output} has {', '.join(parts)} of {whose}. Give {resume}--overwrite to delete it, or another "
+                "--output_dir."
             )

@@ -154,6 +154,14 @@ def test_types_that_only_one_side_has_are_said(command: Command, caplog):
     assert " and the source differ in types (" in caplog.text and "scores are on PER." in caplog.text
 
 
+def test_types_that_differ_in_capitals_alone_are_said(command: Command, caplog):
+    source = command.file("other.iob2", "Anna\tB-PER\n\nIda\tB-per\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(source_train=source, source_dev=source))
+    assert "types that differ in capitals alone: PER, per. One type: --label_map per=PER." in caplog.text
+    assert "types that differ in capitals alone" in caplog.text
+
+
 @pytest.mark.parametrize("kept", ["dev", "none"])
 def test_a_development_set_without_entities_is_refused(command: Command, kept: str):
     """Given, or a tenth that was set aside."""
@@ -241,16 +249,20 @@ def test_target_lang_is_asked_for(command: Command, capsys):
     assert "--target_lang" in usage_error(command, capsys, target_lang=None)
 
 
-@pytest.mark.parametrize("unknown", ["--lerning_rate", "--conf"])
-def test_unknown_option(command: Command, capsys, unknown: str):
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [("--lerning_rate", "--learning_rate"), ("--source-trian", "--source_train"), ("--conf", "--config"), ("--frobnicate", "")],
+)
+def test_unknown_option(command: Command, capsys, unknown: str, meant: str):
     """--conf is no short form of --config, whose file would silently not be read."""
     try:
         message = command.error(unknown, "x.yaml")
     except SystemExit as error:
         assert error.code == 2
         message = capsys.readouterr().err.splitlines()[-1]
-        assert "error: unrecognized arguments: " in message
-    assert unknown in message
+        assert "error: there is no argument " in message
+    assert unknown in message and ("Did you mean" in message) == bool(meant) and meant in message
+    assert "--target_lang" not in usage_error(command, capsys, unknown, "x", target_lang=None)  # which may be what was misspelt
 
 
 def test_a_value_that_the_training_arguments_refuse(command: Command):
