@@ -14,6 +14,7 @@ from glode.run.arguments import DataArguments, ModelArguments, RunArguments, rec
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import check_dev, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
+from glode.run.languages import language_note
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
@@ -67,6 +68,7 @@ class Preparation:
         self.main = training.process_index == 0
         self.repository: str | None = None
         check_writable(self.output)
+        self._say_languages()
         with training.main_process_first(desc="reading the corpora"):
             self.corpora = load_corpora(data, memory)
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
@@ -128,6 +130,12 @@ class Preparation:
         if demo:
             say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
             say("", "--model_name_or_path for the backbone; --help explains all arguments")
+
+    def _say_languages(self) -> None:
+        """Which languages are not named by a code; configurations on the Hub have names of their own."""
+        for name in [] if self.data.dataset_name else [self.data.source_lang, *self.data.target_languages]:
+            if note := language_note(name):
+                self._say("noted", note)
 
     def _settings(self) -> str:
         """The recipe, and what it and the command line have chosen."""
