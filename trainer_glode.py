@@ -241,12 +241,6 @@ class GlodeTrainer(Trainer):
         return settings.beta(epoch, epochs, self.state.global_step / max(self.state.max_steps, 1))
 
     @property
-    def training_steps(self) -> int:
-        """Updates of the weights in this training, as the Trainer counts them."""
-        steps = -(-self.sampler.steps // self.args.gradient_accumulation_steps)
-        return self.args.max_steps if self.args.max_steps > 0 else math.ceil(self.args.num_train_epochs * steps)
-
-    @property
     def epochs(self) -> int:
         """Of the run, the last of which may be cut."""
         return self.state.num_train_epochs or math.ceil(self.args.num_train_epochs)

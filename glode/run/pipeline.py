@@ -1,6 +1,7 @@
 """The stages of a run: source model, pseudo labels, target model and, where wanted, a token classifier."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,6 +37,13 @@ from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
 
 logger = logging.get_logger("glode")
+
+
+def training_steps(trainer: GlodeTrainer) -> int:
+    """Updates of the weights in a training, as the Trainer counts them."""
+    arguments = trainer.args
+    steps = -(-trainer.sampler.steps // arguments.gradient_accumulation_steps)
+    return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * steps)
 
 
 class Run(Preparation):
@@ -247,7 +255,7 @@ class Run(Preparation):
 
     def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
         """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
-        warmup, steps = trainer.args.warmup_steps, trainer.training_steps
+        warmup, steps = trainer.args.warmup_steps, training_steps(trainer)
         if not self.run.warmup_is_given and warmup > (most := steps // 10):
             trainer.args.warmup_steps = most
             self._say("noted", f"the {stage} stage has {steps} steps: its warm-up takes {most} of them, not {warmup:g}")

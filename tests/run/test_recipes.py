@@ -140,7 +140,8 @@ def test_a_fresh_head_is_fitted_once_or_told(steps: int, said: str, backbone: Pa
 def test_a_warmup_fits_a_short_stage(wanted: int, given: bool, steps: int, taken: int, warned: bool, caplog):
     """The demo's is as it was: 10 of 120."""
     said = []
-    trainer = SimpleNamespace(args=SimpleNamespace(warmup_steps=wanted), training_steps=steps)
+    args = SimpleNamespace(warmup_steps=wanted, max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=2)
+    trainer = SimpleNamespace(args=args, sampler=SimpleNamespace(steps=steps - 1))
     run = SimpleNamespace(run=SimpleNamespace(warmup_is_given=given), main=True, _say=lambda *words: said.append(words))
     Run._fit_warmup(run, trainer, "source")
     assert trainer.args.warmup_steps == taken and bool(said) == (taken < wanted)
