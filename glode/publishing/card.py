@@ -45,9 +45,11 @@ class CardFacts:
             token classifier's.
         base_model: the backbone's name on the Hub, None where it is not there; `backbone` is its name for readers.
         languages: codes for the Hub, target languages first.
-        source_name, target_name: what the corpora are called.
+        source_name, target_name, test_name: what the source corpus, the target text and the target test set are called.
         scores: "de test" -> `strict` and `paper`, see `glode.metrics.both_protocols`; `token_scores` likewise.
+        source_scores: the same of the source model, on target test sets alone.
         test_scores: `strict` of the target test set, None where there is none.
+        test_sentences, repeated: sentences of the target test set, and how many of them the unlabelled text has too.
         unreachable: the share of the test set's entities that the grid cannot hold.
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
@@ -91,6 +93,10 @@ class CardFacts:
     seed: int
     history: bool = False
     history_f1: bool = False
+    test_name: str = ""
+    test_sentences: int = 0
+    repeated: int = 0
+    source_scores: Mapping[str, dict] = dataclasses.field(default_factory=dict)
     main_repo: str | None = None
     tokens_repo: str | None = None
     token_scores: Mapping[str, dict] = dataclasses.field(default_factory=dict)
@@ -133,10 +139,12 @@ def write_card(directory: Path, facts: CardFacts, template: Path = CARD) -> Mode
         ValueError: the card's metadata is not what the Hub accepts.
     """
     shown = dataclasses.asdict(facts)
-    for name in ("model_name", "backbone", "source_name", "target_name", "source_lang", "target_lang"):
+    for name in ("model_name", "backbone", "source_name", "target_name", "test_name", "source_lang", "target_lang"):
         shown[name] = verbatim(shown[name])
     shown["labels"] = list(map(verbatim, facts.labels))
     shown["per_type"] = {verbatim(name): values for name, values in (facts.test_scores or {}).get("per_type", {}).items()}
+    gold = {name for name, values in (facts.test_scores or {}).get("per_type", {}).items() if values["gold"]}
+    shown["untested"] = [verbatim(name) for name in facts.labels if facts.test_scores and name not in gold]
     shown["example"] = json.dumps(facts.examples[0], ensure_ascii=False)
     card = ModelCard.from_template(_metadata(facts, template), template_path=str(template), **shown)
     card.save(directory / "README.md")
@@ -151,8 +159,8 @@ def _metadata(facts: CardFacts, template: Path) -> ModelCardData:
             EvalResult(
                 task_type="token-classification",
                 task_name="Named entity recognition",
-                dataset_type=facts.target_name.replace(" ", "-"),
-                dataset_name=f"{facts.target_name} ({facts.target_lang} test)",
+                dataset_type=facts.test_name.replace(" ", "-"),
+                dataset_name=f"{facts.test_name} ({facts.target_lang} test)",
                 metric_type=name,
                 metric_name=f"strict {name} over all gold entities",
                 metric_value=test[name],

@@ -78,9 +78,11 @@ def card_facts(run: Preparation) -> CardFacts:
     repository = run.repository or training.hub_model_id
     scores = metrics.get(f"{run.last_stage}_model", {})
     test = scores.get("test", {}).get("strict")
+    before = metrics.get("source_model", {}) if run.last_stage == "target" else {}
+    tested = [summary for name, summary in metrics["corpora"].items() if name.split()[0] == "target_test"]
     history = metrics.get("pseudo_labels", [])
     epochs = metrics["epochs"].get("target", training.num_train_epochs)
-    source_name, target_name = _corpus_names(run)
+    source_name, target_name, test_name = _corpus_names(run)
     base_model, backbone = _backbone_names(run.model_arguments.model_name_or_path)
     return CardFacts(
         model_name=(repository or run.output.resolve().name).split("/")[-1],
@@ -99,7 +101,11 @@ def card_facts(run: Preparation) -> CardFacts:
         target_sentences=len(run.corpora.target),
         examples=options.widget_examples or examples_in(languages),
         scores={names[name]: values for name, values in scores.items()},
+        source_scores={names[name]: values for name, values in before.items() if name.startswith("test")},
         test_scores=test,
+        test_name=test_name,
+        test_sentences=sum(summary["sentences"] for summary in tested),
+        repeated=sum(summary["repeated"] for summary in tested),
         unreachable=metrics["unreachable"].get("target test"),
         max_span_length=run.length,
         max_tokens=run.config.max_tokens,
@@ -123,15 +129,17 @@ def card_facts(run: Preparation) -> CardFacts:
     )
 
 
-def _corpus_names(run: Preparation) -> tuple[str, str]:
-    """What the source and the target corpus are called."""
+def _corpus_names(run: Preparation) -> tuple[str, str, str]:
+    """What the source corpus, the target text and the target test set are called."""
     data = run.data
-    if data.dataset_name:
-        return data.dataset_name, data.dataset_name
-    if not data.source_train:
-        return "the GLoDe demo corpus", "the GLoDe demo corpus"
-    files = files_by_language("target_unlabeled", data.target_unlabeled, data.target_languages)
-    return Path(data.source_train).name, ", ".join(Path(path).name for path in itertools.chain(*files.values()))
+    if whole := data.dataset_name or (None if data.source_train else "the GLoDe demo corpus"):
+        return whole, whole, whole
+
+    def names(option: str) -> str:
+        files = files_by_language(option, getattr(data, option), data.target_languages)
+        return ", ".join(Path(path).name for path in itertools.chain(*files.values()))
+
+    return Path(data.source_train or "").name, names("target_unlabeled"), names("target_test")
 
 
 def _backbone_names(name: str) -> tuple[str | None, str]:

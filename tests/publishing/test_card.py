@@ -26,8 +26,10 @@ FACTS = CardFacts(
     source_sentences=1234,
     target_sentences=567,
     examples=["Otto wohnt in „Kiel“."],
-    scores={"de test": SCORES},
+    scores={"en dev": SCORES, "de test": SCORES},
     test_scores=SCORES["strict"],
+    test_name="gold_de.conll",
+    test_sentences=90,
     unreachable=0.0123,
     max_span_length=7,
     max_tokens=256,
@@ -76,6 +78,26 @@ def test_the_card_says_only_what_happened(tmp_path: Path):
     assert "Stage 1, source model: trained before this run. Stage 2," in text and "The checkpoint is the last one." in text
     assert "epochs on the en labels, with" not in text
     assert "(`--denoising both`; no label was refined)" in text and "refined by" not in text
+
+
+@pytest.mark.parametrize("template", [CARD, TOKENS_CARD], ids=lambda path: path.name)
+def test_the_test_set_is_described(tmp_path: Path, template: Path):
+    facts = replace(FACTS, token_scores={"de test": SCORES})
+    write_card(tmp_path, facts, template)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {result.dataset_name for result in card.data.eval_results} == {"gold_de.conll (de test)"}
+    assert r"de test is gold\_de.conll, 90 sentences. It has no entity of the type LOC: how well" in card.text
+    text = write_card(tmp_path, replace(facts, repeated=3, labels=["a_b"]), template).text
+    assert "90 sentences. 3 of them are in the unlabelled training text too." in text and "It has no entity" not in text
+
+
+def test_the_source_model_stands_beside_the_target_model(tmp_path: Path):
+    before = {"strict": RATES | {"f1": 33.3}, "paper": RATES | {"f1": 44.4}}
+    lines = write_card(tmp_path, replace(FACTS, source_scores={"de test": before})).text.splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith("| en dev"))
+    assert [line.split(" | ")[0] for line in lines[first : first + 4]] == ["| en dev", "| de test", "| de test, source model", ""]
+    assert lines[first + 2].endswith("| 33.3 | 44.4 |") and not lines[first - 2].startswith("| de")
+    assert "source model |" not in write_card(tmp_path, FACTS).text
 
 
 def test_examples_come_by_turns():
