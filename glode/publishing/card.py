@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.figure import Figure
 
 PICTURE = "pseudo_labels.png"
+LEAST_POINTS, MOST_CURVES = 10, 8  # of the picture: its axis in percent, and types that have a curve of their own
 HERE = Path(__file__).parent
 # The template of the span model's card lies at the top of a checkout; an installed package has its copy here.
 CARD = next(path for path in (HERE / "model_card.md", HERE.parents[1] / "model_card.md") if path.is_file())
@@ -109,22 +110,52 @@ def examples_in(languages: Sequence[str]) -> list[str]:
     return [text for texts in zip(*known or [EXAMPLES["en"]], strict=True) for text in texts]
 
 
-def plot_pseudo_labels(history: list[dict], path: Path) -> None:
-    """Draw confidence and, where the text has gold entities, precision, recall and F1 of the pseudo labels by epoch."""
+def plot_pseudo_labels(history: list[dict], path: Path, refined_from: int | None = None) -> None:
+    """Draw the pseudo labels by epoch: F1, precision and recall where the text has gold entities, else how many spans there are
+    of each type.
+
+    Args:
+        refined_from: the epoch, counted from 0, with which refinement begins; None where it does not.
+    """
     figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch of the target stage", ylabel="%", title="Pseudo labels of the unlabelled text")
+    axes = figure.add_subplot(xlabel="epochs of the target stage", title="Pseudo labels of the unlabelled text")
     epochs = [entry["epoch"] for entry in history]
-    curves = {"mean confidence": ([100 * entry["confidence"] for entry in history], ":", "0.6")}
-    for name, style, grey in (("precision", "--", "0.5"), ("recall", "-.", "0.5"), ("f1", "-", "0.0")):
-        if name in history[0]:
-            label = "F1 (all gold entities)" if name == "f1" else name
-            curves[label] = ([entry[name] for entry in history], style, grey)
-    for label, (values, style, grey) in curves.items():
-        axes.plot(epochs, values, linestyle=style, color=grey, marker="o", markersize=4, label=label)
-    axes.set_xticks(epochs)
+    if "f1" in history[0]:
+        axes.set_ylabel("% (strict, all gold entities)")
+        curves = {"F1" if name == "f1" else name: [entry[name] for entry in history] for name in ("f1", "precision", "recall")}
+        axes.set_ylim(*_percent_limits([value for values in curves.values() for value in values]))
+    else:
+        axes.set_ylabel("entity spans")
+        curves = _spans_by_type(history)
+        axes.set_ylim(0, 1.1 * max([1, *(value for values in curves.values() for value in values)]))
+    for number, (label, values) in enumerate(curves.items()):
+        style = ("-", "--", "-.")[number // 3 % 3 if "f1" not in history[0] else number]
+        axes.plot(epochs, values, linestyle=style, marker="osD"[number % 3], markersize=4, label=label)
+    if refined_from is not None and refined_from <= epochs[-1]:
+        axes.axvline(refined_from, color="0.4", linestyle=":", label="refinement begins")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="0.9")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _percent_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis in percent around values: at least `LEAST_POINTS` apart, so that noise looks like noise."""
+    low, high = min(values) - 1, max(values) + 1
+    spare = max(LEAST_POINTS - (high - low), 0) / 2
+    low = min(max(low - spare, 0), 100 - LEAST_POINTS)
+    return low, max(min(high + spare, 100), low + LEAST_POINTS)
+
+
+def _spans_by_type(history: list[dict]) -> dict[str, list[int]]:
+    """The number of spans of each type by epoch, the most frequent types first; rare ones are one curve."""
+    counts = {name: [entry["spans"][name] for entry in history] for name in history[0]["spans"] if name != "O"}
+    names = sorted(counts, key=lambda name: -max(counts[name]))
+    shown, rest = names[:MOST_CURVES], names[MOST_CURVES:]
+    curves = {name: counts[name] for name in shown}
+    if rest:
+        curves[f"{len(rest)} more types"] = [sum(row) for row in zip(*(counts[name] for name in rest), strict=True)]
+    return curves
 
 
 def verbatim(text: str) -> str:

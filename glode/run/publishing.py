@@ -52,9 +52,10 @@ def _push(run: Preparation, directory: Path, tokens: Path | None) -> None:
 
 def write_run_card(run: Preparation, directory: Path) -> None:
     """README.md and the picture of the pseudo labels, from what is known so far."""
+    facts = card_facts(run)
     if history := run.metrics.get("pseudo_labels"):
-        plot_pseudo_labels(history, directory / PICTURE)
-    write_card(directory, card_facts(run))
+        plot_pseudo_labels(history, directory / PICTURE, facts.first_refining_epoch - 1 if facts.refined else None)
+    write_card(directory, facts)
 
 
 def write_tokens_card(run: Preparation, directory: Path) -> None:

@@ -5,8 +5,19 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from matplotlib.figure import Figure
 
-from glode.publishing.card import CARD, EXAMPLES, PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
+from glode.publishing.card import (
+    CARD,
+    EXAMPLES,
+    PICTURE,
+    TOKENS_CARD,
+    CardFacts,
+    _percent_limits,
+    examples_in,
+    plot_pseudo_labels,
+    write_card,
+)
 
 RATES = {"precision": 81.25, "recall": 62.5, "f1": 70.65, "gold": 16}
 SCORES = {"strict": RATES | {"per_type": {"a_b": RATES}}, "paper": RATES | {"f1": 75.5}}
@@ -105,8 +116,42 @@ def test_examples_come_by_turns():
     assert examples_in(["xx"]) == EXAMPLES["en"]
 
 
-def test_the_picture_is_drawn_with_and_without_gold(tmp_path: Path):
-    plain = [{"epoch": epoch, "confidence": 0.9} for epoch in range(3)]
-    plot_pseudo_labels(plain, tmp_path / "plain.png")
-    plot_pseudo_labels([entry | {"precision": 1, "recall": 2, "f1": 3} for entry in plain], tmp_path / PICTURE)
-    assert 5_000 < (tmp_path / "plain.png").stat().st_size < (tmp_path / PICTURE).stat().st_size
+@pytest.fixture
+def drawn(monkeypatch) -> list:
+    """The axes of pictures that were drawn."""
+    kept = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (kept.append(figure.axes[0]), save(figure, *a, **k)))
+    return kept
+
+
+PLAIN = [{"epoch": at, "confidence": 0.9, "spans": {"O": 900, "PER": 20 + at, "LOC": 9, "X": 0}} for at in range(4)]
+
+
+def test_the_picture_with_gold_has_scores_on_an_axis_that_does_not_magnify(tmp_path: Path, drawn: list):
+    history = [entry | {"precision": 71.0, "recall": 70.0, "f1": 70.5} for entry in PLAIN]
+    plot_pseudo_labels(history, tmp_path / PICTURE, refined_from=2)
+    low, high = drawn[0].get_ylim()
+    assert high - low >= 10 and low < 70 and high > 71
+    lines = {line.get_label(): line for line in drawn[0].lines}
+    assert lines.keys() == {"F1", "precision", "recall", "refinement begins"}
+    assert set(lines["refinement begins"].get_xdata()) == {2} and (tmp_path / PICTURE).stat().st_size > 5_000
+
+
+def test_the_picture_without_gold_has_the_spans_of_each_type(tmp_path: Path, drawn: list):
+    plot_pseudo_labels(PLAIN, tmp_path / PICTURE)
+    assert {line.get_label(): list(line.get_ydata()) for line in drawn[0].lines} == {
+        "PER": [20, 21, 22, 23],
+        "LOC": [9] * 4,
+        "X": [0] * 4,
+    }
+    assert drawn[0].get_ylim()[0] == 0 and drawn[0].get_ylabel() == "entity spans"
+    many = [{"epoch": 0, "spans": {"O": 9} | {f"T{number}": number for number in range(12)}}]
+    plot_pseudo_labels(many, tmp_path / PICTURE)
+    assert [line.get_label() for line in drawn[1].lines][-2:] == ["T4", "4 more types"]
+    assert list(drawn[1].lines[-1].get_ydata()) == [0 + 1 + 2 + 3]
+
+
+@pytest.mark.parametrize(("values", "expected"), [([99.5], (90, 100)), ([0.0], (0, 10)), ([20.0, 60.0], (19, 61))])
+def test_the_axis_stays_in_percent(values: list[float], expected: tuple[float, float]):
+    assert _percent_limits(values) == pytest.approx(expected)
