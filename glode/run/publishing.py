@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
@@ -78,9 +80,6 @@ def card_facts(run: Preparation) -> CardFacts:
     names, languages = part_names(data), data.target_languages
     repository = run.repository or training.hub_model_id
     scores = metrics.get(f"{run.last_stage}_model", {})
-    test = scores.get("test", {}).get("strict")
-    before = metrics.get("source_model", {}) if run.last_stage == "target" else {}
-    tested = [summary for name, summary in metrics["corpora"].items() if name.split()[0] == "target_test"]
     history = metrics.get("pseudo_labels", [])
     epochs = metrics["epochs"].get("target", training.num_train_epochs)
     source_name, target_name, test_name = _corpus_names(run)
@@ -102,11 +101,8 @@ def card_facts(run: Preparation) -> CardFacts:
         target_sentences=len(run.corpora.target),
         examples=options.widget_examples or examples_in(languages),
         scores={names[name]: values for name, values in scores.items()},
-        source_scores={names[name]: values for name, values in before.items() if name.startswith("test")},
-        test_scores=test,
         test_name=test_name,
-        test_sentences=sum(summary["sentences"] for summary in tested),
-        repeated=sum(summary["repeated"] for summary in tested),
+        **_test_facts(metrics, run.last_stage, names),
         unreachable=metrics["unreachable"].get("target test"),
         max_span_length=run.length,
         max_tokens=run.config.max_tokens,
@@ -128,6 +124,18 @@ def card_facts(run: Preparation) -> CardFacts:
         token_scores={names[name]: values for name, values in metrics.get("token_classifier", {}).items()},
         token_epochs=options.token_classifier_epochs,
     )
+
+
+def _test_facts(metrics: Mapping[str, Any], last_stage: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """What the card tells of the target test set: its size, and both models' scores on it."""
+    before = metrics.get("source_model", {}) if last_stage == "target" else {}
+    summaries = [summary for name, summary in metrics["corpora"].items() if name.split()[0] == "target_test"]
+    return {
+        "test_scores": metrics.get(f"{last_stage}_model", {}).get("test", {}).get("strict"),
+        "source_scores": {names[name]: values for name, values in before.items() if name.startswith("test")},
+        "test_sentences": sum(summary["sentences"] for summary in summaries),
+        "repeated": sum(summary["repeated"] for summary in summaries),
+    }
 
 
 def _corpus_names(run: Preparation) -> tuple[str, str, str]:
