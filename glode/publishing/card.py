@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PICTURE = "pseudo_labels.png"
 LEAST_POINTS, MOST_CURVES = 10, 8  # of the picture: its axis in percent, and types that have a curve of their own
@@ -133,7 +134,7 @@ def plot_pseudo_labels(history: list[dict], path: Path, refined_from: int | None
         axes.plot(epochs, values, linestyle=style, marker="osD"[number % 3], markersize=4, label=label)
     if refined_from is not None and refined_from <= epochs[-1]:
         axes.axvline(refined_from, color="0.4", linestyle=":", label="refinement begins")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(path, dpi=150)
