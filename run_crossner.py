@@ -18,27 +18,37 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from glode.errors import run_command
+from glode.errors import NothingSaved, run_command
 from glode.fast.products import faster_products
-from glode.run.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from glode.run.arguments import PROGRAM, DataArguments, ModelArguments, RunArguments, parse_arguments
 from glode.run.machine import use_all_cores
 from glode.run.pipeline import Run
 from glode.run.publishing import finish
-from glode.run.resuming import remove_checkpoints
+from glode.run.resuming import parts_in, remove_checkpoints
 from glode.run.terminal import quieten
 from glode.training.arguments import GlodeTrainingArguments
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], program: str = PROGRAM) -> None:
     """Run the stages that the arguments ask for.
 
+    Args:
+        program: what the help and its errors call the command.
     Raises:
+        NothingSaved: Ctrl-C, before there was anything to go on with.
         InputError: something in the input is wrong; what is found before training costs none.
     """
-    carry_out(*parse_arguments(argv))
+    data, model, training, options = parse_arguments(argv, program)
+    try:
+        carry_out(data, model, training, options)
+    except KeyboardInterrupt:
+        if parts_in(Path(training.output_dir), options):
+            raise
+        raise NothingSaved from None
 
 
 def carry_out(
@@ -74,10 +84,10 @@ def carry_out(
     return directory, metrics
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], program: str = "glode train") -> int:
     """The command: `main`, with its exit code."""
-    return run_command(main, argv, resume="--resume_from_checkpoint auto")
+    return run_command(partial(main, program=program), argv, resume="--resume_from_checkpoint auto")
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], PROGRAM))

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Something in the user's input is wrong; the message says what, where and how to mend it."""
 
 
+class NothingSaved(KeyboardInterrupt):
+    """Ctrl-C before there was anything to go on with."""
+
+
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str], resume: str) -> int:
     """Run a command and turn what ends it into a line on standard error and an exit code.
 
@@ -26,8 +30,10 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str], resu
         main(argv)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        if resume:
+    except KeyboardInterrupt as stopped:
+        if isinstance(stopped, NothingSaved):
+            print("stopped. Nothing was saved yet: the same command begins anew.", file=sys.stderr)
+        elif resume:
             print(f"stopped. The same command with {resume} goes on.", file=sys.stderr)
         else:
             print("stopped by the keyboard.", file=sys.stderr)

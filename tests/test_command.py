@@ -47,13 +47,15 @@ REQUIRED = {
 def test_help_of_a_subcommand(name: str, capsys):
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out
-    assert f"--{ARGUMENTS[name]}" in out and out.startswith("usage: ")
+    assert f"--{ARGUMENTS[name]}" in out and out.startswith(f"usage: glode {name} ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_argument_that_is_not_there(name: str, capsys):
     assert main([name, *REQUIRED[name], "--frobnicate"]) == 2
-    assert "--frobnicate" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "--frobnicate" in last and last.startswith(f"glode {name}: error: ")
+    assert name != "evaluate" or "error: unrecognized arguments: " in last
 
 
 @pytest.mark.parametrize(

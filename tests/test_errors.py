@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from support import ROOT
 from torch import OutOfMemoryError
 
-from glode.errors import InputError, run_command
+from glode.errors import InputError, NothingSaved, run_command
 
 ENDS = [
     (InputError("a.iob2, line 3: no tag."), 2, "error: a.iob2, line 3: no tag."),
@@ -17,6 +17,7 @@ ENDS = [
     (SafetensorError("header too small"), 2, "error: header too small. Mend it and go on with --again."),
     (OutOfMemoryError("CUDA"), 2, "error: the GPU's memory is full. Give a smaller batch and go on with --again."),
     (KeyboardInterrupt(), 130, "stopped. The same command with --again goes on."),
+    (NothingSaved(), 130, "stopped. Nothing was saved yet: the same command begins anew."),
 ]
 
 

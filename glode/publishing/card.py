@@ -9,8 +9,10 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PICTURE = "pseudo_labels.png"
+LEAST_POINTS, MOST_CURVES = 10, 8  # of the picture: its axis in percent, and types that have a curve of their own
 HERE = Path(__file__).parent
 # The template of the span model's card lies at the top of a checkout; an installed package has its copy here.
 CARD = next(path for path in (HERE / "model_card.md", HERE.parents[1] / "model_card.md") if path.is_file())
@@ -45,9 +47,11 @@ class CardFacts:
             token classifier's.
         base_model: the backbone's name on the Hub, None where it is not there; `backbone` is its name for readers.
         languages: codes for the Hub, target languages first.
-        source_name, target_name: what the corpora are called.
+        source_name, target_name, test_name: what the source corpus, the target text and the target test set are called.
         scores: "de test" -> `strict` and `paper`, see `glode.metrics.both_protocols`; `token_scores` likewise.
+        source_scores: the same of the source model, on target test sets alone.
         test_scores: `strict` of the target test set, None where there is none.
+        test_sentences, repeated: sentences of the target test set, and how many of them the unlabelled text has too.
         unreachable: the share of the test set's entities that the grid cannot hold.
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
@@ -98,6 +102,10 @@ class CardFacts:
     rounds: int = 1
     history: bool = False
     history_f1: bool = False
+    test_name: str = ""
+    test_sentences: int = 0
+    repeated: int = 0
+    source_scores: Mapping[str, dict] = dataclasses.field(default_factory=dict)
     main_repo: str | None = None
     tokens_repo: str | None = None
     token_scores: Mapping[str, dict] = dataclasses.field(default_factory=dict)
@@ -110,22 +118,52 @@ def examples_in(languages: Sequence[str]) -> list[str]:
     return [text for texts in zip(*known or [EXAMPLES["en"]], strict=True) for text in texts]
 
 
-def plot_pseudo_labels(history: list[dict], path: Path) -> None:
-    """Draw confidence and, where the text has gold entities, precision, recall and F1 of the pseudo labels by epoch."""
+def plot_pseudo_labels(history: list[dict], path: Path, refined_from: int | None = None) -> None:
+    """Draw the pseudo labels by epoch: F1, precision and recall where the text has gold entities, else how many spans there are
+    of each type.
+
+    Args:
+        refined_from: the epoch, counted from 0, with which refinement begins; None where it does not.
+    """
     figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch of the target stage", ylabel="%", title="Pseudo labels of the unlabelled text")
+    axes = figure.add_subplot(xlabel="epochs of the target stage", title="Pseudo labels of the unlabelled text")
     epochs = [entry["epoch"] for entry in history]
-    curves = {"mean confidence": ([100 * entry["confidence"] for entry in history], ":", "0.6")}
-    for name, style, grey in (("precision", "--", "0.5"), ("recall", "-.", "0.5"), ("f1", "-", "0.0")):
-        if name in history[0]:
-            label = "F1 (all gold entities)" if name == "f1" else name
-            curves[label] = ([entry[name] for entry in history], style, grey)
-    for label, (values, style, grey) in curves.items():
-        axes.plot(epochs, values, linestyle=style, color=grey, marker="o", markersize=4, label=label)
-    axes.set_xticks(epochs)
+    if "f1" in history[0]:
+        axes.set_ylabel("% (strict, all gold entities)")
+        curves = {"F1" if name == "f1" else name: [entry[name] for entry in history] for name in ("f1", "precision", "recall")}
+        axes.set_ylim(*_percent_limits([value for values in curves.values() for value in values]))
+    else:
+        axes.set_ylabel("entity spans")
+        curves = _spans_by_type(history)
+        axes.set_ylim(0, 1.1 * max([1, *(value for values in curves.values() for value in values)]))
+    for number, (label, values) in enumerate(curves.items()):
+        style = ("-", "--", "-.")[number // 3 % 3 if "f1" not in history[0] else number]
+        axes.plot(epochs, values, linestyle=style, marker="osD"[number % 3], markersize=4, label=label)
+    if refined_from is not None and refined_from <= epochs[-1]:
+        axes.axvline(refined_from, color="0.4", linestyle=":", label="refinement begins")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _percent_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis in percent around values: at least `LEAST_POINTS` apart, so that noise looks like noise."""
+    low, high = min(values) - 1, max(values) + 1
+    spare = max(LEAST_POINTS - (high - low), 0) / 2
+    low = min(max(low - spare, 0), 100 - LEAST_POINTS)
+    return low, max(min(high + spare, 100), low + LEAST_POINTS)
+
+
+def _spans_by_type(history: list[dict]) -> dict[str, list[int]]:
+    """The number of spans of each type by epoch, the most frequent types first; rare ones are one curve."""
+    counts = {name: [entry["spans"][name] for entry in history] for name in history[0]["spans"] if name != "O"}
+    names = sorted(counts, key=lambda name: -max(counts[name]))
+    shown, rest = names[:MOST_CURVES], names[MOST_CURVES:]
+    curves = {name: counts[name] for name in shown}
+    if rest:
+        curves[f"{len(rest)} more types"] = [sum(row) for row in zip(*(counts[name] for name in rest), strict=True)]
+    return curves
 
 
 def verbatim(text: str) -> str:
@@ -140,10 +178,12 @@ def write_card(directory: Path, facts: CardFacts, template: Path = CARD) -> Mode
         ValueError: the card's metadata is not what the Hub accepts.
     """
     shown = dataclasses.asdict(facts)
-    for name in ("model_name", "backbone", "source_name", "target_name", "source_lang", "target_lang"):
+    for name in ("model_name", "backbone", "source_name", "target_name", "test_name", "source_lang", "target_lang"):
         shown[name] = verbatim(shown[name])
     shown["labels"] = list(map(verbatim, facts.labels))
     shown["per_type"] = {verbatim(name): values for name, values in (facts.test_scores or {}).get("per_type", {}).items()}
+    gold = {name for name, values in (facts.test_scores or {}).get("per_type", {}).items() if values["gold"]}
+    shown["untested"] = [verbatim(name) for name in facts.labels if facts.test_scores and name not in gold]
     shown["example"] = json.dumps(facts.examples[0], ensure_ascii=False)
     card = ModelCard.from_template(_metadata(facts, template), template_path=str(template), **shown)
     card.save(directory / "README.md")
@@ -158,8 +198,8 @@ def _metadata(facts: CardFacts, template: Path) -> ModelCardData:
             EvalResult(
                 task_type="token-classification",
                 task_name="Named entity recognition",
-                dataset_type=facts.target_name.replace(" ", "-"),
-                dataset_name=f"{facts.target_name} ({facts.target_lang} test)",
+                dataset_type=facts.test_name.replace(" ", "-"),
+                dataset_name=f"{facts.test_name} ({facts.target_lang} test)",
                 metric_type=name,
                 metric_name=f"strict {name} over all gold entities",
                 metric_value=test[name],

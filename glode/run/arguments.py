@@ -1,7 +1,10 @@
 """What a run is told: the arguments of the command line and of `--config` files, and the help on them."""
 
 import dataclasses
+import difflib
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from glode.run.help import ShowHelp
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.options import check_trainer_options
 
+PROGRAM = "run_crossner.py"
 RECIPES = Path(__file__).parent / "recipes"
 _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 1 on": (
@@ -50,7 +54,8 @@ SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 DESCRIPTION = (
     "Trains a named-entity recogniser for a language without labels, from labels in another language. With --target_lang alone "
-    "it takes the embedded demo corpus and the embedded encoder."
+    "it takes the embedded demo corpus and the embedded encoder. The defaults below are the paper's: without --config the demo's "
+    "recipe, or the one that fits the encoder (paper or small), sets other values, and the line `settings` of a run says which."
 )
 _NOTHING: tuple = ("", "~", "null", "Null", "NULL", [])  # of YAML: the argument keeps its default
 
@@ -219,8 +224,12 @@ class RunArguments:
         default=False,
         metadata={"help": "Keep the stages' checkpoints when the run has ended; neither using nor resuming it needs them."},
     )
-    model_cache: str = field(default="~/.cache/glode", metadata={"help": "Where the embedded encoder is converted to."})
+    model_cache: str = field(
+        default=f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/glode",
+        metadata={"help": "Where the embedded encoder is converted to."},
+    )
     config_reason: str | None = field(default=None, init=False)  # why this recipe, where the run chose it itself
+    warmup_is_given: bool = field(default=False, init=False)  # on the command line or in a file of one's own
 
 
 KINDS = (DataArguments, RunArguments, ModelArguments, GlodeTrainingArguments)
@@ -266,12 +275,12 @@ def _aliases() -> list[str]:
     return [alias for kind in KINDS for f in dataclasses.fields(kind) for alias in f.metadata.get("aliases", ())]
 
 
-def make_parser() -> HfArgumentParser:
-    """The parser of the command line, with its help."""
+def make_parser(program: str = PROGRAM) -> HfArgumentParser:
+    """The parser of the command line, with its help; `program` is what that calls the command."""
     parser = HfArgumentParser(
         KINDS,
         description=DESCRIPTION,
-        prog="run_crossner.py",
+        prog=program,
         usage="%(prog)s --target_lang LANGUAGE [--config NAME|FILE] [OPTION VALUE ...]",
         allow_abbrev=False,
         add_help=False,
@@ -284,14 +293,15 @@ def make_parser() -> HfArgumentParser:
 
 
 def parse_arguments(
-    argv: Sequence[str],
+    argv: Sequence[str], program: str = PROGRAM
 ) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
     """Command line over `--config` file over defaults. Without a corpus of one's own, the recipe of the demo is the file.
 
     Raises:
         InputError: the file is missing or is not a flat YAML mapping of known arguments; arguments contradict each other.
     """
-    parser = make_parser()
+    parser = make_parser(program)
+    _refuse_unknown(parser, [part for part in argv if _is_unknown(parser, part)])
     config = _value_of(argv, "--config")
     reason = None
     if config is None:
@@ -304,12 +314,29 @@ def parse_arguments(
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
         raise InputError(f"{' '.join(str(error).split())} See --help for the arguments.") from error
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _refuse_unknown(parser, rest)
     _check(data, model, training, run)
     check_trainer_options(training)
     run.config, run.config_reason = path, reason
+    own = from_file if recipe_name(path) is None else []
+    run.warmup_is_given = _value_of([*own, *argv], "--warmup_steps") is not None
     return data, model, training, run
+
+
+def _is_unknown(parser: HfArgumentParser, part: str) -> bool:
+    """Whether a part of the command line looks like an option and is none."""
+    return re.match(r"--\w", part) is not None and part.partition("=")[0] not in parser._option_string_actions
+
+
+def _refuse_unknown(parser: HfArgumentParser, unknown: Sequence[str]) -> None:
+    """End with a usage error that names the option that was meant, where there are unknown arguments."""
+    if not unknown:
+        return
+    known = [f"--{action.dest}" for action in parser._actions]
+    wanted = (part.partition("=")[0].lstrip("-").replace("-", "_") for part in unknown)
+    likes = [like for name in wanted for like in difflib.get_close_matches(f"--{name}", known, n=1)]
+    meant = f" Did you mean {likes[0]}?" if likes else ""
+    parser.error(f"there is no argument {' '.join(unknown)}.{meant}")
 
 
 def _fitting_recipe(argv: Sequence[str]) -> tuple[str | None, str | None]:
@@ -333,6 +360,11 @@ def recipe_path(config: str) -> str:
     """A `--config` as a path: a file, or the name of a recipe that is shipped, such as small."""
     shipped = RECIPES / f"{config}.yaml"
     return str(shipped) if shipped.is_file() and not Path(config).is_file() else config
+
+
+def recipe_name(path: str | None) -> str | None:
+    """The name of a recipe that is shipped, None for a file of one's own."""
+    return Path(path).stem if path and Path(path).resolve().parent == RECIPES.resolve() else None
 
 
 def _value_of(argv: Sequence[str], option: str) -> str | None:

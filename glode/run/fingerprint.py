@@ -85,6 +85,7 @@ def fingerprint_of(
     values |= {"source model": [_file_hash(Path(teacher, "model.safetensors")) for teacher in run.teachers or ()] or None}
     values |= {name: getattr(run, name) for name in ("num_teachers", "rounds", "calibrate")}
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
+    values |= {"warmup_is_given": run.warmup_is_given}  # else a short stage has a shorter one
     values |= {"types": labels} | vars(model) | {"max_span_length": max_span_length}
     settings = {field.name: getattr(training, field.name) for field in dataclasses.fields(training) if field.init}
     batch = training.world_size * training.per_device_train_batch_size * training.gradient_accumulation_steps
@@ -134,7 +135,8 @@ def check_parts(output: Path, parts: Mapping[str, Path], ours: Fingerprint, resu
             )
         if not resuming:
             whose = f"another run ({differs})" if differs else "a run with these data and arguments"
+            resume = "" if differs else "--resume_from_checkpoint auto to go on with it, "
             raise InputError(
-                f"--output_dir {output} has {', '.join(parts)} of {whose}. Give --resume_from_checkpoint auto to go on with it, "
-                "--overwrite to delete it, or another --output_dir."
+                f"--output_dir {output} has {', '.join(parts)} of {whose}. Give {resume}--overwrite to delete it, or another "
+                "--output_dir."
             )

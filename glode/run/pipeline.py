@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Trainer, set_seed
+from transformers.utils import logging
 
 from glode.corpora.labels import parse_label_map
 from glode.denoising.pseudo_labels import PseudoLabels
@@ -36,6 +38,15 @@ from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
+
+logger = logging.get_logger("glode")
+
+
+def training_steps(trainer: GlodeTrainer) -> int:
+    """Updates of the weights in a training, as the Trainer counts them."""
+    arguments = trainer.args
+    steps = -(-trainer.sampler.steps // arguments.gradient_accumulation_steps)
+    return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * steps)
 
 
 class Run(Preparation):
@@ -292,6 +303,7 @@ class Run(Preparation):
         Raises:
             KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
         """
+        self._fit_warmup(trainer, stage)
         checkpoint = checkpoint_of(self.training, stage, number)
         if self.main:
             self.fingerprint.write(self.output / checkpoints(stage, number))
@@ -301,6 +313,18 @@ class Run(Preparation):
         self.metrics["epochs"][numbered(stage, number)] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
+
+    def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
+        """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
+        warmup, steps = trainer.args.warmup_steps, training_steps(trainer)
+        if not self.run.warmup_is_given and warmup > (most := steps // 10):
+            trainer.args.warmup_steps = most
+            self._say("noted", f"the {stage} stage has {steps} steps: its warm-up takes {most} of them, not {warmup:g}")
+        elif self.run.warmup_is_given and warmup > steps / 2 and self.main:
+            logger.warning(
+                f"--warmup_steps {warmup:g} is more than half of the {steps} steps of the {stage} stage: the learning rate is at "
+                "its peak for a moment at best. Give fewer, or more epochs."
+            )
 
     def _load_teacher(self, directory: Path) -> GlodeModel:
         """A model that was trained before.

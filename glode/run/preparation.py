@@ -10,11 +10,12 @@ from datasets import Dataset
 from glode.corpora.labels import label_names
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
-from glode.run.arguments import DataArguments, ModelArguments, RunArguments
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments, recipe_name
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import check_dev, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
+from glode.run.languages import language_note
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
@@ -68,6 +69,7 @@ class Preparation:
         self.main = training.process_index == 0
         self.repository: str | None = None
         check_writable(self.output)
+        self._say_languages()
         with training.main_process_first(desc="reading the corpora"):
             self.corpora = load_corpora(data, memory, self._types_of_given_labels())
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
@@ -128,12 +130,28 @@ class Preparation:
         say("backbone", self.path)
         if self.training.save_only_model:
             say("noted", "--save_only_model: where a stage is stopped, it cannot be resumed")
-        say("settings", f"{self.run.config_reason or self.run.config or 'defaults'}; results go to {self.output}")
+        say("settings", self._settings())
+        say("", f"results go to {self.output}")
         if note := self._refinement_note():
             say("noted", note)
         if demo:
             say("your own", "--source_train, --target_unlabeled, --target_test or --dataset_name for the corpus,")
             say("", "--model_name_or_path for the backbone; --help explains all arguments")
+
+    def _say_languages(self) -> None:
+        """Which languages are not named by a code; configurations on the Hub have names of their own."""
+        for name in [] if self.data.dataset_name else [self.data.source_lang, *self.data.target_languages]:
+            if note := language_note(name):
+                self._say("noted", note)
+
+    def _settings(self) -> str:
+        """The recipe, and what it and the command line have chosen."""
+        training, config = self.training, self.run.config
+        recipe = f"recipe {name}" if (name := recipe_name(config)) else config or "defaults"
+        source = training.source_num_train_epochs or training.num_train_epochs
+        length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{source:g} + {training.num_train_epochs:g} epochs"
+        chosen = f"{length}, learning rate {training.learning_rate:g}, batch {training.per_device_train_batch_size}"
+        return f"{self.run.config_reason or recipe}; {chosen}"
 
     def _refinement_note(self) -> str | None:
         """What does not happen in a target stage of so few epochs."""
@@ -142,9 +160,10 @@ class Preparation:
             return None
         if not moves_labels(training):
             return None
+        length = "1 epoch, which does not begin" if epochs == 1 else f"{epochs:g} epochs, none of which begins"
         return (
-            f"no pseudo label will be refined: the target stage has {epochs:g} epochs, none of which begins after the share "
-            f"{training.refine_start:g} of the training. Give more --num_train_epochs or a smaller --refine_start."
+            f"no pseudo label will be refined: the target stage has {length} after the share {training.refine_start:g} of the "
+            "training. Give more --num_train_epochs or a smaller --refine_start."
         )
 
     def _choose_length(self) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def _push(run: Preparation, directory: Path, tokens: Path | None) -> None:
 
 def write_run_card(run: Preparation, directory: Path) -> None:
     """README.md and the picture of the pseudo labels, from what is known so far."""
+    facts = card_facts(run)
     if history := run.metrics.get("pseudo_labels"):
-        plot_pseudo_labels(history, directory / PICTURE)
-    write_card(directory, card_facts(run))
+        plot_pseudo_labels(history, directory / PICTURE, facts.first_refining_epoch - 1 if facts.refined else None)
+    write_card(directory, facts)
 
 
 def write_tokens_card(run: Preparation, directory: Path) -> None:
@@ -80,10 +82,9 @@ def card_facts(run: Preparation) -> CardFacts:
     names, languages = part_names(data), data.target_languages
     repository = run.repository or training.hub_model_id
     scores = metrics.get(f"{run.last_stage}_model", {})
-    test = scores.get("test", {}).get("strict")
     history = metrics.get("pseudo_labels", [])
     epochs = metrics["epochs"].get(numbered("target", options.rounds), training.num_train_epochs)
-    source_name, target_name = _corpus_names(run)
+    source_name, target_name, test_name = _corpus_names(run)
     base_model, backbone = _backbone_names(run.model_arguments.model_name_or_path)
     return CardFacts(
         model_name=(repository or run.output.resolve().name).split("/")[-1],
@@ -102,7 +103,8 @@ def card_facts(run: Preparation) -> CardFacts:
         target_sentences=len(run.corpora.target),
         examples=options.widget_examples or examples_in(languages),
         scores={names[name]: values for name, values in scores.items()},
-        test_scores=test,
+        test_name=test_name,
+        **_test_facts(metrics, run.last_stage, names),
         unreachable=metrics["unreachable"].get("target test"),
         max_span_length=run.length,
         max_tokens=run.config.max_tokens,
@@ -137,15 +139,29 @@ def _who_labels(options: RunArguments) -> dict[str, Any]:
     }
 
 
-def _corpus_names(run: Preparation) -> tuple[str, str]:
-    """What the source and the target corpus are called."""
+def _test_facts(metrics: Mapping[str, Any], last_stage: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """What the card tells of the target test set: its size, and both models' scores on it."""
+    before = metrics.get("source_model", {}) if last_stage == "target" else {}
+    summaries = [summary for name, summary in metrics["corpora"].items() if name.split()[0] == "target_test"]
+    return {
+        "test_scores": metrics.get(f"{last_stage}_model", {}).get("test", {}).get("strict"),
+        "source_scores": {names[name]: values for name, values in before.items() if name.startswith("test")},
+        "test_sentences": sum(summary["sentences"] for summary in summaries),
+        "repeated": sum(summary["repeated"] for summary in summaries),
+    }
+
+
+def _corpus_names(run: Preparation) -> tuple[str, str, str]:
+    """What the source corpus, the target text and the target test set are called."""
     data = run.data
-    if data.dataset_name:
-        return data.dataset_name, data.dataset_name
-    if not data.source_train:
-        return "the GLoDe demo corpus", "the GLoDe demo corpus"
-    files = files_by_language("target_unlabeled", data.target_unlabeled, data.target_languages)
-    return Path(data.source_train).name, ", ".join(Path(path).name for path in itertools.chain(*files.values()))
+    if whole := data.dataset_name or (None if data.source_train else "the GLoDe demo corpus"):
+        return whole, whole, whole
+
+    def names(option: str) -> str:
+        files = files_by_language(option, getattr(data, option), data.target_languages)
+        return ", ".join(Path(path).name for path in itertools.chain(*files.values()))
+
+    return Path(data.source_train or "").name, names("target_unlabeled"), names("target_test")
 
 
 def _backbone_names(name: str) -> tuple[str | None, str]:

@@ -20,6 +20,7 @@ from glode.run.arguments import DataArguments
 from glode.run.corpora import Corpora
 
 logger = logging.get_logger("glode")
+POOR_F1, WIDE_GAP = 50, 10  # points of development F1: a source model that has learnt little; a target model far behind it
 console = Console(soft_wrap=True, markup=False, emoji=False)  # names of types and files are shown as they are
 
 # The corpus whose sentences a development or test set must not repeat.
@@ -104,7 +105,9 @@ def show_results(metrics: Mapping, data: DataArguments) -> None:
 
 def doubts(metrics: Mapping) -> list[str]:
     """What a reader of the results should not overlook: a model that finds nothing."""
-    found, mend = [], "Raise --learning_rate or the epochs, give more labelled text, or begin with --config small or paper."
+    config = Path(metrics.get("arguments", {}).get("run", {}).get("config") or "").stem
+    begin = "" if config in ("small", "paper") else ", or begin with --config small or paper"
+    found, mend = [], f"Raise --learning_rate or the epochs, give more labelled text{begin}."
     for model in ("source_model", "target_model"):
         scores, name = metrics.get(model, {}), model.replace("_", " ")
         dev, test = (scores.get(part, {}).get("strict") for part in ("dev", "test"))
@@ -112,10 +115,25 @@ def doubts(metrics: Mapping) -> list[str]:
             found.append(f"the {name} finds no entity of the development set: it has learnt nothing. {mend}")
         elif test and test["gold"] and not test["predicted"]:
             found.append(f"the {name} finds no entity at all in the target test set. {mend}")
+    if not found:
+        found += _short_of_training(metrics)
     history = metrics.get("pseudo_labels")
     if history and not sum(number for label, number in history[0]["spans"].items() if label != "O"):
         found.append("the pseudo labels have no entity: the target stage had nothing to learn from the target text.")
     return found
+
+
+def _short_of_training(metrics: Mapping) -> list[str]:
+    """What development F1 says of the training: a source model that has not learnt the types, a target model far below it."""
+    source, target = (
+        metrics.get(f"{name}_model", {}).get("dev", {}).get("strict", {}).get("f1") for name in ("source", "target")
+    )
+    few = "too few steps or sentences; raise --num_train_epochs"
+    if source is not None and source < POOR_F1:
+        return [f"the source model's F1 on source dev is {source:.1f}: {few} (and --source_num_train_epochs)."]
+    if source is not None and target is not None and source - target > WIDE_GAP:
+        return [f"the target model's F1 on source dev is {target:.1f}, the source model's is {source:.1f}: {few}."]
+    return []
 
 
 def _score_table(metrics: Mapping, data: DataArguments) -> Table:

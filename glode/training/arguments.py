@@ -31,7 +31,10 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a step and device in evaluation."})
     warmup_steps: float = field(
-        default=50, metadata={"help": "Steps until the learning rate peaks; it falls linearly afterwards."}
+        default=50,
+        metadata={
+            "help": "Steps until the learning rate peaks; it falls linearly afterwards. If not given: a tenth of a stage at most."
+        },
     )
     one_cycle: bool = field(
         default=False,

@@ -127,6 +127,8 @@ def test_the_card_is_ours_and_true(pushed):
     assert data["language"] == ["de", "en"] and data["pipeline_tag"] == "token-classification" and data["license"] == "mit"
     assert data["library_name"] == "transformers" and len(data["widget"]) >= 2
     (result,) = data["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "de.iob2 (de test)"
+    assert "| de test | " in card_of(hub) and "| de test, source model | " in card_of(hub)
     values = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert values["f1"] == pytest.approx(metrics["target_model"]["test"]["strict"]["f1"])
     assert "Training" in card_of(hub) and "{{" not in card_of(hub) and "{%" not in card_of(hub)

@@ -45,7 +45,17 @@ def test_a_sharded_model_is_the_whole_model():
 def test_two_machines_train_together(backbone, tmp_path):
     """Two launches on one machine."""
     command = [*TORCHRUN, "--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", "29551"]
-    work = [str(ROOT / "tests" / "support" / "process_worker.py"), str(backbone), str(tmp_path), "3", "13", "11", "memory", "1", "step"]
+    work = [
+        str(ROOT / "tests" / "support" / "process_worker.py"),
+        str(backbone),
+        str(tmp_path),
+        "3",
+        "13",
+        "11",
+        "memory",
+        "1",
+        "step",
+    ]
     machines = [
         subprocess.Popen([*command, "--node_rank", str(rank), *work], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
         for rank in (0, 1)

@@ -1,6 +1,7 @@
 """Protects the command line: its help is whole and told by groups, a recipe goes by its name, a YAML file says what it says."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_the_help_shows_defaults(capsys):
 @pytest.mark.parametrize("program", [["run_crossner.py"], ["-m", "run_crossner"], ["-m", "glode", "train"]], ids=" ".join)
 def test_every_way_to_the_command_has_this_help(program, capsys):
     done = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, shown_help(capsys, "--help")), done.stderr
+    name = "glode train" if "glode" in program else "run_crossner.py"
+    assert (done.returncode, done.stdout) == (0, shown_help(capsys, "--help").replace("run_crossner.py", name, 1)), done.stderr
     assert COMMANDS["train"][0] == "run_crossner"
 
 
@@ -81,6 +83,14 @@ def test_a_file_of_ones_own_is_read_before_a_recipe_of_the_name(tmp_path: Path, 
     Path("small").write_text("target_lang: de\nlearning_rate: 0.5\n")
     *_, training, run = parse_arguments(["--config", "small"])
     assert training.learning_rate == 0.5 and run.config == "small"
+
+
+@pytest.mark.parametrize(("given", "expected"), [({"XDG_CACHE_HOME": "/caches"}, "/caches/glode"), ({}, "~/.cache/glode")])
+def test_the_cache_is_where_the_system_has_caches(given: dict, expected: str):
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | given
+    code = "from glode.run.arguments import RunArguments as R; print(R.model_cache)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == expected
 
 
 def test_yaml_values_are_text_as_it_stands_there(tmp_path: Path):

@@ -257,16 +257,20 @@ def test_target_lang_is_asked_for(command: Command, capsys):
     assert "--target_lang" in usage_error(command, capsys, target_lang=None)
 
 
-@pytest.mark.parametrize("unknown", ["--lerning_rate", "--conf"])
-def test_unknown_option(command: Command, capsys, unknown: str):
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [("--lerning_rate", "--learning_rate"), ("--source-trian", "--source_train"), ("--conf", "--config"), ("--frobnicate", "")],
+)
+def test_unknown_option(command: Command, capsys, unknown: str, meant: str):
     """--conf is no short form of --config, whose file would silently not be read."""
     try:
         message = command.error(unknown, "x.yaml")
     except SystemExit as error:
         assert error.code == 2
         message = capsys.readouterr().err.splitlines()[-1]
-        assert "error: unrecognized arguments: " in message
-    assert unknown in message
+        assert "error: there is no argument " in message
+    assert unknown in message and ("Did you mean" in message) == bool(meant) and meant in message
+    assert "--target_lang" not in usage_error(command, capsys, unknown, "x", target_lang=None)  # which may be what was misspelt
 
 
 def test_a_value_that_the_training_arguments_refuse(command: Command):
@@ -330,6 +334,23 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
         run_crossner.main(command.arguments(**changes))
     text = " ".join(capsys.readouterr().out.split())
     assert ("no pseudo label will be refined: the target stage has" in text) == said
+    assert "has 1 epochs" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": "small"}, "recipe small; 4 + 5 epochs, learning rate 0.0002, batch 16 "),
+        ({"config": "small", "num_train_epochs": 2, "learning_rate": 0.5}, "recipe small; 4 + 2 epochs, learning rate 0.5, "),
+        ({"config": "own.yaml"}, "own.yaml; 8 + 8 epochs, learning rate 1e-05, batch 2 results go to "),
+        ({"max_steps": 3}, "(--config paper); 3 steps, learning rate 0.0002, batch 16 "),
+    ],
+)
+def test_the_settings_are_said(command: Command, capsys, changes: dict, said: str):
+    command.file("own.yaml", "per_device_train_batch_size: 2\n")
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments(**changes))
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_target_stage_needs_something_to_start_from(command: Command):

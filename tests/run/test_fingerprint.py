@@ -50,7 +50,9 @@ def test_another_run_is_refused_and_says_what_differs(command: Command, interrup
     assert f"--resume_from_checkpoint: {interrupted.parent} is of another run ({told}" in message
     assert "). Give the data and arguments of that run, or another" in message
     message = command.error(**changes)
-    assert f"has source_checkpoints of another run ({told}" in message and "--overwrite to delete it, or another" in message
+    assert (
+        f"has source_checkpoints of another run ({told}" in message and "). Give --overwrite to delete it, or another" in message
+    )
     assert interrupted.is_dir()
     come_to_training(command, overwrite="true", **changes)
     assert not interrupted.exists()
@@ -58,9 +60,26 @@ def test_another_run_is_refused_and_says_what_differs(command: Command, interrup
 
 
 def test_the_same_run_goes_on_or_is_refused(command: Command, interrupted: Path):
-    assert "has source_checkpoints of a run with these data and arguments. Give --resume" in command.error()
+    message = command.error()
+    assert "has source_checkpoints of a run with these data and arguments. Give --resume_from_checkpoint auto to go on" in message
+    assert "--overwrite to delete it, or another" in message
     come_to_training(command, resume_from_checkpoint="auto", logging_steps="7", output_dir=command.directory / "output/../output")
     assert interrupted.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("saves", "told"),
+    [(False, "stopped. Nothing was saved yet: the same command"), (True, "stopped. The same command with --resume_from_checkp")],
+)
+def test_going_on_is_advised_where_something_was_saved(command: Command, monkeypatch, capsys, saves: bool, told: str):
+    def train(trainer, **_):
+        if saves:
+            (Path(trainer.args.output_dir) / "checkpoint-3").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer_glode.GlodeTrainer.train", train)
+    assert run_crossner.run(command.arguments()) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith(told)
 
 
 def test_a_part_that_does_not_say_whose_it_is(command: Command, interrupted: Path):

@@ -4,6 +4,7 @@ each trains both stages."""
 import json
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,7 +12,8 @@ from support.world import tiny_encoder_config
 from transformers import AutoModelForMaskedLM
 
 import run_crossner
-from glode.run.arguments import KINDS, RECIPES, argument_groups
+from glode.run.arguments import KINDS, RECIPES, argument_groups, parse_arguments
+from glode.run.pipeline import Run
 
 ARMS = ("paper", "authors", "small")
 # Beside the options of the method, what a result depends on.
@@ -119,7 +121,9 @@ def test_a_recipe_trains_both_stages(recipe: str, pretrained: Path, tmp_path: Pa
     assert metrics["target_model"]["test"].keys() == metrics["source_model"]["dev"].keys() == {"strict", "paper"}
     assert metrics["epochs"].keys() == {"source", "target"} and all(metrics["epochs"].values())
     assert sum(metrics["pseudo_labels"][0]["spans"].values()) > 0
-    assert "the encoder has no language model's head" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "the encoder has no language model's head" not in out
+    assert "the target stage has 3 steps: its warm-up takes 0 of them, not 50" in " ".join(out.split())
 
 
 @pytest.mark.usefixtures("datasets_cache", "one_thread")
@@ -128,3 +132,31 @@ def test_a_fresh_head_is_fitted_once_or_told(steps: int, said: str, backbone: Pa
     argv = [*TINY_RUN.split(), "--config", "paper", "--model_name_or_path", str(backbone), "--output_dir", str(tmp_path / "out")]
     run_crossner.main([*argv, "--max_steps", "1", "--mlm_head_warmup_steps", str(steps), "--report_to", "none"])
     assert capsys.readouterr().out.count(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "steps", "taken", "warned"),
+    [(50, False, 24, 2, False), (10, False, 120, 10, False), (50, True, 100, 50, False), (50, True, 24, 50, True)],
+)
+def test_a_warmup_fits_a_short_stage(wanted: int, given: bool, steps: int, taken: int, warned: bool, caplog):
+    """The demo's is as it was: 10 of 120."""
+    said = []
+    args = SimpleNamespace(warmup_steps=wanted, max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=2)
+    trainer = SimpleNamespace(args=args, sampler=SimpleNamespace(steps=steps - 1))
+    run = SimpleNamespace(run=SimpleNamespace(warmup_is_given=given), main=True, _say=lambda *words: said.append(words))
+    Run._fit_warmup(run, trainer, "source")
+    assert trainer.args.warmup_steps == taken and bool(said) == (taken < wanted)
+    assert ("is more than half of the 24 steps of the source stage" in caplog.text) == warned
+    assert not warned or " is more than half of the " in caplog.text
+
+
+def test_a_warmup_is_given_by_the_user_alone(tmp_path: Path):
+    (tmp_path / "own.yaml").write_text("warmup_steps: 7\n")
+    data = ["--target_lang", "de", "--source_train", "a.conll", "--target_unlabeled", "b.txt"]
+    rows = {
+        (): False,
+        ("--config", "small"): False,
+        ("--warmup-steps", "7"): True,
+        ("--config", str(tmp_path / "own.yaml")): True,
+    }
+    assert {more: parse_arguments([*data, *more])[3].warmup_is_given for more in rows} == rows

@@ -6,8 +6,8 @@ from glode.run.arguments import DataArguments
 from glode.run.report import doubts, show_results
 
 
-def scores(correct: int, predicted: int) -> dict:
-    return {"strict": {"correct": correct, "predicted": predicted, "gold": 10}}
+def scores(correct: int, predicted: int, f1: float = 80.0) -> dict:
+    return {"strict": {"correct": correct, "predicted": predicted, "gold": 10, "f1": f1}}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,15 @@ def scores(correct: int, predicted: int) -> dict:
         ({"target_model": {"dev": scores(0, 0)}}, " finds no entity of the development set: it has"),
         ({"target_model": {"dev": scores(3, 4), "test": scores(0, 0)}}, " finds no entity at all in the target test set"),
         ({"pseudo_labels": [{"spans": {"O": 9, "PER": 0}}]}, "the pseudo labels have no entity: the target stage"),
+        (
+            {"source_model": {"dev": scores(1, 4, 49.9)}},
+            "the source model's F1 on source dev is 49.9: too few steps or sentences",
+        ),
+        (
+            {"source_model": {"dev": scores(9, 9)}, "target_model": {"dev": scores(9, 9, 69.9)}},
+            "the target model's F1 on source dev is 69.9, the source model's is 80.0: too few steps or",
+        ),
+        ({"source_model": {"dev": scores(9, 9, 50)}, "target_model": {"dev": scores(9, 9, 40)}}, None),
         ({"target_model": {"dev": scores(1, 4), "test": scores(0, 3)}, "pseudo_labels": [{"spans": {"O": 9, "PER": 1}}]}, None),
     ],
 )
@@ -41,3 +50,9 @@ def test_teachers_and_rounds_are_shown(capsys):
     text = capsys.readouterr().out
     assert text.index("target model 1") < text.index("target model 2") < text.index("token classifier")
     assert text.count("target model ") == 2 and "round" in text.partition("pseudo labels by epoch")[2].splitlines()[2]
+
+
+@pytest.mark.parametrize(("config", "advised"), [(None, True), ("my.yaml", True), ("/recipes/small.yaml", False)])
+def test_a_recipe_that_is_used_already_is_not_advised(config: str | None, advised: bool):
+    metrics = {"source_model": {"dev": scores(0, 0)}, "arguments": {"run": {"config": config}}}
+    assert [", or begin with --config small or paper" in line for line in doubts(metrics)] == [advised]
