@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
-from glode.denoising.pseudo_labels import PseudoLabels, harden_outside, prune_overlaps
+from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.errors import InputError
 from glode.fast.preparing import speed_up
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
@@ -25,8 +25,9 @@ from glode.features.streams import TwoStreams, TwoStreamSampler
 from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
-from glode.training.assignment import empty_pseudo_labels
+from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator
+from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
@@ -300,22 +301,26 @@ class GlodeTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------------------ pseudo labels
 
-    def assign_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
-        """Soft labels of every span of the target text, from this trainer's (source) model."""
-        labels = self.empty_pseudo_labels(windows)
-        self.model.eval()
-        dataloader = self.get_eval_dataloader(TwoStreams(windows, None))
-        for batch in logging.tqdm(dataloader, desc="Assigning pseudo labels", disable=self.args.disable_tqdm):
-            inputs, outputs = self._read(self.model, batch)
-            soft = outputs.logits.softmax(-1)
-            if self.args.initial_labels == "hard_outside":
-                soft = harden_outside(soft, inputs["span_mask"])
-            labels.write(inputs["window"], inputs["own_start"], soft, gather=self._gather)
-        return labels
+    def assign_pseudo_labels(
+        self, windows: Dataset, temperature: float = 1.0, others: PseudoLabels | None = None, number: int = 0
+    ) -> PseudoLabels:
+        """Soft labels of every span of the target text, from this trainer's (source) model, whose logits are divided by
+        `temperature`; where `others` is the mean of `number` other teachers' labels, it becomes the mean of all."""
+        labels = others or empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
+        hard_outside = self.args.initial_labels == "hard_outside"
+        return write_soft_labels(labels, self._logits_of(windows), temperature, hard_outside, number, self._gather)
 
-    def empty_pseudo_labels(self, windows: Dataset) -> PseudoLabels:
-        """Pseudo labels of target windows, all "O", in memory or in a file."""
-        return empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
+    def fit_temperature(self) -> float:
+        """The temperature at which this model is as sure as it is right on the development set."""
+        return fit_temperature(*gold_logits(self._logits_of(dev := self.eval_dataset.source), dev, self._gather))
+
+    def _logits_of(self, windows: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Batches of windows, where the model lies, and the logits of each: [batch, words, length, types]."""
+        self.model.eval()
+        batches = self.get_eval_dataloader(TwoStreams(windows, None))
+        for batch in logging.tqdm(batches, desc="Reading windows", disable=self.args.disable_tqdm):
+            inputs, outputs = self._read(self.model, batch)
+            yield inputs, outputs.logits
 
     def pseudo_entities(self, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) that the pseudo labels of each target sentence say."""

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from unittest import mock
@@ -48,6 +49,7 @@ from glode.features.reach import gold_entities
 from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.assignment import empty_pseudo_labels
 from modeling_glode import GlodeConfig, GlodeModel
 from trainer_glode import SPAN_COLUMNS, GlodeTrainer
 
@@ -155,9 +157,9 @@ def one_size(options: argparse.Namespace) -> dict:
     vectors, meter = Vectors(), Meter()
     with meter.measure("open"):
         source, target = (Dataset.from_file(str(Path(options.work, name))) for name in ("source", str(options.sentences)))
-        labels = GlodeTrainer(model, arguments, tokenizer).empty_pseudo_labels(target)
+        labels = empty_pseudo_labels(target, model.config, arguments, wait_for_everyone=lambda: None)
         trainer = GlodeTrainer(model, arguments, tokenizer, source=source, target=target, pseudo_labels=labels)
-    denoiser, refresh = trainer.denoiser, trainer.denoising_callback._refresh
+    denoiser, refresh = trainer.denoiser, partial(trainer.denoising_callback._refresh, refined={})
     with meter.measure("labels"):  # as if a source model had given them
         for block in labels.probabilities.split(50_000):
             block.copy_((2 * torch.randn(block.shape, generator=vectors.generator) + torch.tensor([4.0, 0, 0, 0])).softmax(-1))

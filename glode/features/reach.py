@@ -1,6 +1,7 @@
 """Which entities a window's grid can hold, and how long its spans have to be for that."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -21,10 +22,10 @@ def gold_entities(corpus: Dataset) -> list[list[Entity]]:
 
 
 def in_units(
-    entities: Iterable[Entity], borders: Sequence[int], own_start: int, own_end: int, max_span_length: int
-) -> list[Entity]:
+    entities: Iterable[tuple[int, int, Any]], borders: Sequence[int], own_start: int, own_end: int, max_span_length: int
+) -> list[tuple[int, int, Any]]:
     """The entities (first word, length in words, type) that a window's grid holds, as (first unit, length in units, type): they
-    begin at an owned unit, end where a unit ends, and have at most L units."""
+    begin at an owned unit, end where a unit ends, and have at most L units. The type may be anything."""
     unit = {word: i for i, word in enumerate(borders)}
     found = []
     for begin, length, name in entities:

@@ -52,6 +52,9 @@ class CardFacts:
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
         source_is_given: whether the source model, or its pseudo labels, were there before this run.
+        teachers: the source models whose pseudo labels are averaged; `calibrated`, whether their confidence was.
+        labels_are_given: whether somebody else has made the pseudo labels.
+        rounds: the target stages, each of which learns from the target model of the one before.
         refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
         best_checkpoint: whether the source development F1 chose the checkpoint.
         history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
@@ -89,6 +92,10 @@ class CardFacts:
     learning_rate: float
     batch_size: int
     seed: int
+    teachers: int = 1
+    calibrated: bool = False
+    labels_are_given: bool = False
+    rounds: int = 1
     history: bool = False
     history_f1: bool = False
     main_repo: str | None = None

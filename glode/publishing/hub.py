@@ -36,7 +36,10 @@ PUBLISHED = (
 )
 
 
-UNPUBLISHED = ("pseudo_labels.safetensors", "*_checkpoints/*", "source_model/*", "token_classifier/*")
+UNPUBLISHED = (
+    *("pseudo_labels.safetensors", "pseudo_labels_*.safetensors", "*_checkpoints/*", "token_classifier/*"),
+    *("source_model/*", "source_model_*/*", "target_model/*", "target_model_*/*"),
+)
 
 
 def copy_code(directory: Path) -> None:

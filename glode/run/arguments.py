@@ -22,7 +22,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
         (
             *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
             *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "beta_epochs"),
-            *("datastore_size",),
+            *("datastore_size", "num_teachers", "rounds"),
         ),
         lambda value: value >= 1,
     ),
@@ -172,13 +172,33 @@ class RunArguments:
     stage: str = field(
         default="all",
         metadata={
-            "help": "Train the source model, the target model (with --source_model) or both.",
+            "help": "Train the source model, the target model (with --teachers or --pseudo_labels) or both.",
             "choices": ["all", "source", "target"],
         },
     )
-    source_model: str | None = field(default=None, metadata={"help": "Directory of a source model that is there already."})
+    teachers: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Directories of source models that are there already, one or several, whose soft labels are averaged; "
+            "--source_model is the same.",
+            "aliases": ["--source_model"],
+        },
+    )
+    num_teachers: int = field(
+        default=1, metadata={"help": "Source models to train, with the seeds that follow --seed; the first one is reported."}
+    )
+    rounds: int = field(
+        default=1, metadata={"help": "Target stages; from the second on, the target model of the one before is the teacher."}
+    )
+    calibrate: bool = field(
+        default=False, metadata={"help": "Divide a teacher's logits by the temperature that suits source dev best."}
+    )
     pseudo_labels: str | None = field(
-        default=None, metadata={"help": "File of pseudo labels that are there already (pseudo_labels.safetensors)."}
+        default=None,
+        metadata={
+            "help": "Pseudo labels that are there already: a pseudo_labels.safetensors, or JSON lines of the target text with "
+            "entities and their scores, as `glode tag` writes them."
+        },
     )
     export_token_classifier: bool = field(
         default=False,
@@ -211,7 +231,8 @@ TRAINING = (
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model"),
 )
 RUN = (
-    *("config", "stage", "source_model", "pseudo_labels", "output_dir", "overwrite", "resume_from_checkpoint"),
+    *("config", "stage", "teachers", "num_teachers", "rounds", "calibrate", "pseudo_labels", "output_dir", "overwrite"),
+    "resume_from_checkpoint",
     *("keep_checkpoints", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
 )
 PUBLISHING = (
@@ -239,6 +260,10 @@ def argument_groups() -> dict[str, list[str]]:
 
 def _names(kind: type) -> list[str]:
     return [f.name for f in dataclasses.fields(kind) if f.init]
+
+
+def _aliases() -> list[str]:
+    return [alias for kind in KINDS for f in dataclasses.fields(kind) for alias in f.metadata.get("aliases", ())]
 
 
 def make_parser() -> HfArgumentParser:
@@ -272,7 +297,9 @@ def parse_arguments(
     if config is None:
         config, reason = _fitting_recipe(argv)
     path = config and recipe_path(config)
-    from_file = _config_arguments(path, {action.dest: action.nargs for action in parser._actions}) if path else []
+    known = {action.dest: action.nargs for action in parser._actions}
+    known |= {alias.removeprefix("--"): parser._option_string_actions[alias].nargs for alias in _aliases()}
+    from_file = _config_arguments(path, known) if path else []
     try:
         data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
@@ -360,14 +387,48 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
             if (value := values.get(name)) is not None and not fits(value):
                 raise InputError(f"--{name} {value} is out of range: expected a number {told}.")
     if (wanted := training.resume_from_checkpoint) and wanted != "auto":
-        stages = Path(training.output_dir, "source_checkpoints"), Path(training.output_dir, "target_checkpoints")
-        if not Path(wanted).is_dir() or Path(wanted).resolve().parent not in [stage.resolve() for stage in stages]:
+        stage = Path(wanted).resolve().parent
+        if not (Path(wanted).is_dir() and stage.name in _stages(run) and stage.parent == Path(training.output_dir).resolve()):
             raise InputError(
                 f"--resume_from_checkpoint {wanted}: no checkpoint of --output_dir {training.output_dir}. Give auto."
             )
     if training.resume_from_checkpoint and run.overwrite:
         raise InputError("--overwrite deletes what --resume_from_checkpoint goes on with. Give one of them.")
-    if training.push_to_hub and run.stage == "source" and run.source_model:
-        raise InputError("--push_to_hub: --stage source with --source_model trains nothing that could be pushed.")
+    if training.push_to_hub and run.stage == "source" and run.teachers:
+        raise InputError("--push_to_hub: --stage source with --teachers trains nothing that could be pushed.")
     if run.export_token_classifier and run.stage == "source":
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
+    _check_teachers(run)
+
+
+def _check_teachers(run: RunArguments) -> None:
+    """Whether what is said of teachers and rounds can be done.
+
+    Raises:
+        InputError: it cannot, or would do nothing.
+    """
+    if run.num_teachers > 1 and (run.teachers or run.pseudo_labels or run.stage == "target"):
+        raise InputError(
+            "--num_teachers says how many source models are trained; --teachers, --pseudo_labels and --stage target train none. "
+            "Leave it out."
+        )
+    if run.rounds > 1 and run.stage == "source":
+        raise InputError("--rounds repeats the target stage, which --stage source leaves out. Give --stage all.")
+    if run.calibrate and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
+        raise InputError("--calibrate: no model labels the target text in this run. Leave it out.")
+
+
+def _stages(run: RunArguments) -> set[str]:
+    """The directories of the checkpoints that a run makes."""
+    stages = {"source": run.num_teachers, "target": run.rounds}
+    return {checkpoints(stage, number) for stage, most in stages.items() for number in range(1, most + 1)}
+
+
+def numbered(name: str, number: int) -> str:
+    """How the parts of several teachers and rounds are called: source_model, source_model_2, and so on."""
+    return name if number == 1 else f"{name}_{number}"
+
+
+def checkpoints(stage: str, number: int) -> str:
+    """The directory of a stage's checkpoints: source_checkpoints, source_2_checkpoints, and so on."""
+    return f"{numbered(stage, number)}_checkpoints"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,11 +49,12 @@ class Corpora:
         return self.rows.get(name, {}) if len(self.rows["target"]) > 1 else {}
 
 
-def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = None) -> Corpora:
+def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = None, more_types: Iterable[str] = ()) -> Corpora:
     """Read all corpora.
 
     Args:
         memory: what is no file: name -> data, see `from_memory`; a corpus argument of that name stands for them.
+        more_types: which --label_map may name, too: those of given pseudo labels.
     Raises:
         InputError: something is missing, broken, or not enough for a run.
     """
@@ -72,7 +73,7 @@ def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = No
     joined_test = concatenate_datasets(list(target_test.values())) if target_test else None
     corpora = Corpora(source, dev, source_test, concatenate_datasets(list(target.values())), joined_test, rows)
     if data.label_map:
-        _map_labels(corpora, data.label_map)
+        _map_labels(corpora, parse_label_map(data.label_map), more_types)
     _warn_of_case(set().union(*map(types_of, corpora.present().values())))
     if corpora.dev is None:
         if len(corpora.source) < 2:
@@ -172,14 +173,14 @@ def _use_demo(data: DataArguments) -> None:
     )
 
 
-def _map_labels(corpora: Corpora, text: str) -> None:
+def _map_labels(corpora: Corpora, mapping: dict[str, str], more_types: Iterable[str]) -> None:
     """Apply --label_map to all corpora.
 
     Raises:
-        InputError: it is not OLD=NEW,OLD=NEW, or no corpus has a type that it names.
+        InputError: neither a corpus nor `more_types` has a type that it names.
     """
-    mapping, given = parse_label_map(text), corpora.present()
-    known = set().union(*map(types_of, given.values()))
+    given = corpora.present()
+    known = set(more_types).union(*map(types_of, given.values()))
     if unknown := sorted(set(mapping) - known):
         raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
     for name, corpus in given.items():

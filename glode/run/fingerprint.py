@@ -82,7 +82,8 @@ def fingerprint_of(
     """The fingerprint of a run, the same on each of its processes, and on another number of them with the same global batch."""
     values: dict[str, Any] = {"glode": glode.__version__}
     values |= {told: corpus_hash(getattr(corpora, name)) for name, told in CORPORA.items()}
-    values |= {"source model": _file_hash(run.source_model and Path(run.source_model, "model.safetensors"))}
+    values |= {"source model": [_file_hash(Path(teacher, "model.safetensors")) for teacher in run.teachers or ()] or None}
+    values |= {name: getattr(run, name) for name in ("num_teachers", "rounds", "calibrate")}
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
     values |= {"types": labels} | vars(model) | {"max_span_length": max_span_length}
     settings = {field.name: getattr(training, field.name) for field in dataclasses.fields(training) if field.init}

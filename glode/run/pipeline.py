@@ -1,17 +1,19 @@
 """The stages of a run: source model, pseudo labels, target model and, where wanted, a token classifier."""
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Trainer, set_seed
 
+from glode.corpora.labels import parse_label_map
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
 from glode.features.columns import list_lengths
@@ -21,14 +23,15 @@ from glode.files import write_into, write_whole
 from glode.metrics import measure
 from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
-from glode.run.arguments import DataArguments, ModelArguments, RunArguments
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
 from glode.run.backbone import fresh_model
-from glode.run.fingerprint import read_fingerprint
+from glode.run.given_labels import are_records, read_labels, read_records, read_temperatures, write_labels
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.assignment import empty_pseudo_labels
 from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
@@ -55,77 +58,129 @@ class Run(Preparation):
         self.predictions: dict[str, list] = {}
         self.fitted_head: dict[str, torch.Tensor] | None = None
 
-    def stages(self) -> GlodeTrainer:
-        """Run the stages that the arguments ask for.
+    def stages(self) -> None:
+        """Run the stages that the arguments ask for: the teachers, and round after round their labels and a target model.
 
-        Returns:
-            The trainer of the last one.
         Raises:
             InputError: the target stage alone lacks what it starts from.
         """
-        if self.run.stage == "target" and not self.run.source_model and not self.run.pseudo_labels:
-            raise InputError("--stage target needs --source_model or --pseudo_labels.")
+        if self.run.stage == "target" and not self.run.teachers and not self.run.pseudo_labels:
+            raise InputError("--stage target needs --teachers or --pseudo_labels.")
         claim_output(self.training, self.run, self.fingerprint)
         if before := finished_run(self.training, self.run):
-            return self._finished_stages(before)
+            self._finished_stages(before)
+            return
         labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
-        trainer = self.trainer(self.fresh_model("source"), "source") if labels_are_there else self.source_stage()
-        return trainer if self.run.stage == "source" else self.target_stage(self.pseudo_labels(trainer))
+        teachers: list[GlodeTrainer | Path] = [] if labels_are_there else self.source_stages()
+        if self.run.stage == "source":
+            return
+        for number in range(1, self.run.rounds + 1):
+            teachers = [self.target_round(teachers, number)]
 
-    def source_stage(self) -> GlodeTrainer:
-        """Train the source model, or take the one that is there; its scores."""
-        watch = Stopwatch()
-        if directory := self.run.source_model or finished_part(self.training, "source_model"):
+    def source_stages(self) -> list[GlodeTrainer | Path]:
+        """The source models, one after the other. Of several, which memory may not hold at once, the directories."""
+        several = len(self.run.teachers) if self.run.teachers else self.run.num_teachers
+        if several == 1:
+            return [self.source_stage(1)[0]]
+        return [self.source_stage(number)[1] for number in range(1, several + 1)]
+
+    def source_stage(self, number: int) -> tuple[GlodeTrainer, Path]:
+        """Train a source model, or take the one that is there; its scores. Returns its trainer and its directory."""
+        watch, name = Stopwatch(), numbered("source_model", number)
+        there = self.run.teachers[number - 1] if self.run.teachers else finished_part(self.training, name)
+        directory = Path(there or self.output / name)
+        if there:
             self._say("source", f"{directory} is there already, and is not trained again")
-            trainer = self.trainer(self._load_source_model(Path(directory)), "source")
+            trainer = self.trainer(self._load_teacher(directory), "source", number)
         else:
-            self.heading("stage 1: source model")
-            trainer = self.trainer(self.fresh_model("source"), "source")
-            self._train(trainer, "source")
-            self._save(trainer, write_whole(self.output / "source_model", owner=self.main), with_fingerprint=True)
-        self.metrics["cost"]["source_stage"] = watch.read()
-        self.metrics["source_model"] = self._scores(trainer)
-        return trainer
+            self.heading("stage 1: source model" + _of(number, self.run.num_teachers))
+            trainer = self.trainer(self.fresh_model("source", number), "source", number)
+            self._train(trainer, "source", number)
+            self._save(trainer, write_whole(directory, owner=self.main), self.fingerprint.write)
+        self.metrics["cost"][numbered("source_stage", number)] = watch.read()
+        self.metrics[name] = self._scores(trainer)
+        return trainer, directory
 
-    def pseudo_labels(self, trainer: GlodeTrainer) -> PseudoLabels:
-        """The source model's soft labels of the target text, or those that are there."""
-        watch = Stopwatch()
-        if path := self.run.pseudo_labels or finished_part(self.training, "pseudo_labels.safetensors"):
-            self._say("labels", f"{path} is there already")
-            labels = self._read_pseudo_labels(Path(path), trainer)
+    def target_round(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> Path:
+        """One round: the teachers label the target text, and a target model learns it. Returns its directory."""
+        directory = self.output if number == self.run.rounds else self.output / numbered("target_model", number)
+        if directory != self.output and finished_part(self.training, directory.name):
+            self._say("target", f"{directory} is there already, and is not trained again")
+            result = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         else:
-            self._say("labels", f"the source model labels {len(self.corpora.target)} sentences")
-            labels = trainer.assign_pseudo_labels(self.target)
+            result = self.target_stage(self.pseudo_labels(teachers, number), number, directory)
+        self.metrics |= result
+        if self.run.rounds > 1:
+            self.metrics.setdefault("rounds", []).append(result)
+        return directory
+
+    def pseudo_labels(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> PseudoLabels:
+        """The mean of the teachers' soft labels of the target text, or those that are there."""
+        watch, path = Stopwatch(), self.output / f"{numbered('pseudo_labels', number)}.safetensors"
+        given = self.run.pseudo_labels if number == 1 else None
+        if there := given or finished_part(self.training, path.name):
+            self._say("labels", f"{there} is there already")
+            labels = self._read_pseudo_labels(Path(there))
+            temperatures = read_temperatures(Path(there))
+        else:
+            labels, temperatures = self._assign_pseudo_labels(teachers, number)
             if self.main:
-                state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
-                with write_whole(self.output / "pseudo_labels.safetensors") as partial:
-                    save_file(state, partial)
-        self.metrics["cost"]["pseudo_labels"] = watch.read()
+                write_labels(labels, path, temperatures)
+        if temperatures:
+            self.metrics["temperatures"] = self.metrics.get("temperatures", {}) | temperatures
+            told = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
+            self._say("noted", f"confidence is calibrated; temperature of {told}")
+        self.metrics["cost"][numbered("pseudo_labels", number)] = watch.read()
         return labels
 
-    def target_stage(self, labels: PseudoLabels) -> GlodeTrainer:
-        """Train the target model on the labels, which are refined meanwhile; its scores."""
-        self.heading("stage 2: target model")
-        watch = Stopwatch()
-        trainer = self.trainer(self.fresh_model("target"), "target", labels)
-        self._train(trainer, "target")
-        self._save(trainer, write_into(self.output, owner=self.main))
-        self.metrics["cost"]["target_stage"] = watch.read()
-        self.metrics["target_model"] = self._scores(trainer)
-        self.metrics["pseudo_labels"] = trainer.pseudo_label_history
-        if self.run.export_token_classifier:
-            self.token_classifier(trainer)
-        return trainer
+    def _assign_pseudo_labels(
+        self, teachers: Sequence[GlodeTrainer | Path], number: int
+    ) -> tuple[PseudoLabels, dict[str, float]]:
+        """Let the teachers label the target text, one after the other; with --calibrate also their temperatures, by name."""
+        kind = "source" if number == 1 else "target"
+        who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
+        self._say("labels", f"{who} {len(self.corpora.target)} sentences")
+        labels, temperatures = None, {}
+        for before, teacher in enumerate(teachers):
+            name = numbered("source_model", before + 1) if number == 1 else numbered("target_model", number - 1)
+            trainer = self.trainer(self._load_teacher(teacher), "source") if isinstance(teacher, Path) else teacher
+            if self.run.calibrate:
+                temperatures[name] = trainer.fit_temperature()
+            labels = trainer.assign_pseudo_labels(self.target, temperatures.get(name, 1.0), labels, before)
+        assert labels is not None, "a round has a teacher or given labels"
+        return labels, temperatures
 
-    def _finished_stages(self, before: dict) -> GlodeTrainer:
+    def target_stage(self, labels: PseudoLabels, number: int, directory: Path) -> dict[str, Any]:
+        """Train a target model on the labels, which are refined meanwhile. Returns its scores, and the labels by epoch."""
+        self.heading("stage 2: target model" + _of(number, self.run.rounds, ", round"))
+        watch, last = Stopwatch(), number == self.run.rounds
+        trainer = self.trainer(self.fresh_model("target"), "target", number, labels)
+        self._train(trainer, "target", number)
+        if last:
+            self._save(trainer, write_into(directory, owner=self.main))
+        self.metrics["cost"][numbered("target_stage", number)] = watch.read()
+        result = {"target_model": self._scores(trainer), "pseudo_labels": trainer.pseudo_label_history}
+        result |= {name: self.metrics[name] for name in ("temperatures",) if name in self.metrics}
+        if not last:
+            self._save(trainer, write_whole(directory, owner=self.main), partial(self._write_round, result))
+        elif self.run.export_token_classifier:
+            self.token_classifier(trainer)
+        return result
+
+    def _write_round(self, result: Mapping, directory: Path) -> None:
+        """What stands with the model of a round that is not the last."""
+        self.fingerprint.write(directory)
+        write_metrics(result, directory)
+
+    def _finished_stages(self, before: dict) -> None:
         """What a finished run has, with scores on the test sets that are given now."""
         self.heading("finished before: nothing is left to train")
         if self.run.stage == "all":
-            self.source_stage()
+            self.source_stages()
         trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
         self.metrics["target_model"] = self._scores(trainer)
-        self.metrics |= {name: before[name] for name in ("pseudo_labels", "token_classifier", "cost", "epochs") if name in before}
-        return trainer
+        kept = ("pseudo_labels", "token_classifier", "rounds", "temperatures", "cost", "epochs")
+        self.metrics |= {name: before[name] for name in kept if name in before}
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
         """Train the built-in token classifier beside the target model, and score it as its users will call it."""
@@ -148,7 +203,7 @@ class Run(Preparation):
     def report(self) -> None:
         """The results as metrics.json and as tables on the terminal."""
         if self.main:
-            scored = self.run.stage == "source" and self.run.source_model and (self.output / "metrics.json").exists()
+            scored = self.run.stage == "source" and self.run.teachers and (self.output / "metrics.json").exists()
             # Scores of a model that was there already do not take the place of those of the run that trained it.
             path = write_metrics(self.metrics, self.output, "scores.json" if scored else "metrics.json")
             show_results(self.metrics, self.data)
@@ -157,10 +212,10 @@ class Run(Preparation):
 
     # ---------------------------------------------------------------------------------------------------- models, trainers
 
-    def fresh_model(self, stage: str) -> GlodeModel:
-        """The same initial model for both stages and on all processes; a fresh language model's head is fitted for a stage that
-        reads with it."""
-        set_seed(self.training.seed)
+    def fresh_model(self, stage: str, number: int = 1) -> GlodeModel:
+        """The same initial model for both stages and on all processes, but that further teachers have other heads; a fresh
+        language model's head is fitted for a stage that reads with it."""
+        set_seed(self._seed(stage, number))
         model = fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
         if needs_warmup(model, self.training, stage):
             self._fit_head(model)
@@ -179,19 +234,23 @@ class Run(Preparation):
             self.fitted_head = {}
             self._say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")
 
-    def trainer(self, model: GlodeModel, stage: str, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
-        """The trainer of a stage, "source" or, with pseudo labels, "target"."""
+    def _seed(self, stage: str, number: int) -> int:
+        """Teachers differ by their seeds, which follow one another; all rounds have the same one."""
+        return (self.training.seed + (number - 1 if stage == "source" else 0)) % 2**32
+
+    def trainer(self, model: GlodeModel, stage: str, number: int = 1, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
+        """The trainer of a stage, "source" or, with pseudo labels, "target"; `number` says which teacher or round."""
         epochs = self.training.num_train_epochs
         if stage == "source" and self.training.source_num_train_epochs is not None:
             epochs = self.training.source_num_train_epochs
-        directory = self.output / f"{stage}_checkpoints"
-        pushes = self.repository is not None and stage == self.last_stage and self.training.hub_strategy != "end"
+        directory = self.output / checkpoints(stage, number)
+        is_result = stage == self.last_stage and number == (1 if stage == "source" else self.run.rounds)
+        pushes = self.repository is not None and is_result and self.training.hub_strategy != "end"
         if pushes and self.main:
             copy_code(directory)  # a push in the middle of training must be loadable
             write_run_card(self, directory)
-        arguments = self._arguments(
-            output_dir=str(directory), num_train_epochs=epochs, push_to_hub=pushes, hub_model_id=self.repository
-        )
+        changes = {"output_dir": str(directory), "num_train_epochs": epochs, "seed": self._seed(stage, number)}
+        arguments = self._arguments(**changes, push_to_hub=pushes, hub_model_id=self.repository)
         references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
         trainer = GlodeTrainer(
             model,
@@ -206,7 +265,7 @@ class Run(Preparation):
             languages=self.corpora.by_language("target"),
             target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
-        watch(trainer, f"{stage} model")
+        watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))
         return trainer
 
     def _target_strings(self) -> torch.Tensor | None:
@@ -216,33 +275,35 @@ class Run(Preparation):
     def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
         return dataclasses.replace(self.training, **changes)
 
-    def _save(self, trainer: Trainer, place: AbstractContextManager[Path], with_fingerprint: bool = False) -> None:
-        """Save a trainer's model and tokenizer, whole or not at all; all processes take part."""
-        with place as partial:
+    def _save(
+        self, trainer: Trainer, place: AbstractContextManager[Path], write_more: Callable[[Path], None] | None = None
+    ) -> None:
+        """Save a trainer's model and tokenizer, and what stands with them, whole or not at all; all processes take part."""
+        with place as directory:
             trainer.accelerator.wait_for_everyone()  # what a killed run has left there is gone by now
-            trainer.save_model(str(partial), _internal_call=True)  # the end of the run pushes it, with its card
-            if with_fingerprint and self.main:
-                self.fingerprint.write(partial)
+            trainer.save_model(str(directory), _internal_call=True)  # the end of the run pushes it, with its card
+            if write_more and self.main:
+                write_more(directory)
         trainer.accelerator.wait_for_everyone()
 
-    def _train(self, trainer: GlodeTrainer, stage: str) -> None:
+    def _train(self, trainer: GlodeTrainer, stage: str, number: int) -> None:
         """Train a stage, from its newest checkpoint where the run is resumed.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
         """
-        checkpoint = checkpoint_of(self.training, stage)
+        checkpoint = checkpoint_of(self.training, stage, number)
         if self.main:
-            self.fingerprint.write(self.output / f"{stage}_checkpoints")
+            self.fingerprint.write(self.output / checkpoints(stage, number))
             if checkpoint:
                 console.print(f"goes on from {checkpoint}")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        self.metrics["epochs"][stage] = trainer.state.epoch
+        self.metrics["epochs"][numbered(stage, number)] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
 
-    def _load_source_model(self, directory: Path) -> GlodeModel:
-        """A source model that was trained before.
+    def _load_teacher(self, directory: Path) -> GlodeModel:
+        """A model that was trained before.
 
         Raises:
             InputError: it cannot be loaded, or is none of this run's backbone, types and span length.
@@ -252,45 +313,35 @@ class Run(Preparation):
             tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)  # else asks whether to run code
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(
-                f"--source_model {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
+                f"--teachers {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
                 "that run_crossner.py has written."
             ) from error
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise InputError(
-                f"--source_model {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
+                f"--teachers {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
             )
         found = (model.config.max_span_length, list(model.config.id2label.values()))
         if found != (self.length, self.labels):
             raise InputError(
-                f"--source_model {directory} has L = {found[0]} and types {found[1]}; this run needs "
+                f"--teachers {directory} has L = {found[0]} and types {found[1]}; this run needs "
                 f"L = {self.length} and {self.labels}. Give --max_span_length {found[0]}, or a model of these types."
             )
         return model
 
-    def _read_pseudo_labels(self, path: Path, trainer: GlodeTrainer) -> PseudoLabels:
-        """Pseudo labels that were written before.
-
-        Raises:
-            InputError: the file is missing or broken, or of another text, span length or set of types.
-        """
-        if not path.is_file():
-            raise InputError(f"--pseudo_labels {path} is not there. Check the path.")
-        try:
-            state = load_file(path)
-            offsets, probabilities = state["offsets"], state["probabilities"]
-        except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(
-                f"--pseudo_labels {path}: not a file of pseudo labels ({error}). Give a pseudo_labels.safetensors."
-            ) from error
-        labels = trainer.empty_pseudo_labels(self.target)
-        whose = read_fingerprint(path.parent)  # of the run that made them, where it is known
-        same_text = not whose or all(whose.values.get(n) == self.fingerprint.values[n] for n in ("target text", "types"))
-        same_windows = torch.equal(offsets.to(labels.offsets.device), labels.offsets)
-        if not same_text or not same_windows or probabilities.shape != labels.probabilities.shape:
-            raise InputError(
-                f"--pseudo_labels {path} was made for another target text, span length or set of types. Make it new."
+    def _read_pseudo_labels(self, path: Path) -> PseudoLabels:
+        """Pseudo labels that were made before, see `read_labels` and `read_records`."""
+        wait_for_everyone = self.training.distributed_state.wait_for_everyone
+        labels = empty_pseudo_labels(self.target, self.config, self.training, wait_for_everyone)
+        if not are_records(path):
+            read_labels(path, labels, self.fingerprint)
+            return labels
+        mapping = parse_label_map(self.data.label_map) if self.data.label_map else {}
+        held, there = read_records(path, labels, self.corpora.target, self.target, self.labels, mapping)
+        if held < there:
+            told = (
+                f"{there - held} of {there} entities are left out: longer than L = {self.length}, or with a border within a word"
             )
-        labels.probabilities.copy_(probabilities)
+            self._say("noted", told)
         return labels
 
     # ------------------------------------------------------------------------------------------------------------- scores
@@ -315,3 +366,8 @@ class Run(Preparation):
             rows = self.corpora.by_language("target_test").items()
             parts |= {f"test_{language}": slice(part.start, part.stop) for language, part in rows}
         return {part: measure(gold[at], found[at], reachable[at]) for part, at in parts.items()}
+
+
+def _of(number: int, total: int, what: str = "") -> str:
+    """2 of 3, where there are several."""
+    return f"{what} {number} of {total}" if total > 1 else ""

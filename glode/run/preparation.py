@@ -14,6 +14,7 @@ from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
 from glode.run.corpora import check_dev, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
+from glode.run.given_labels import are_records, types_in_records
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
@@ -68,7 +69,7 @@ class Preparation:
         self.repository: str | None = None
         check_writable(self.output)
         with training.main_process_first(desc="reading the corpora"):
-            self.corpora = load_corpora(data, memory)
+            self.corpora = load_corpora(data, memory, self._types_of_given_labels())
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
@@ -102,12 +103,17 @@ class Preparation:
         """Where the run's last model goes."""
         if self.last_stage == "target":
             return self.output
-        return Path(self.run.source_model) if self.run.source_model else self.output / "source_model"
+        return Path(self.run.teachers[0]) if self.run.teachers else self.output / "source_model"
 
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
         cut = self.model_arguments.cut_sentences
         return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
+
+    def _types_of_given_labels(self) -> set[str]:
+        """The types of pseudo labels that others have made, which --label_map may rename."""
+        path = Path(self.run.pseudo_labels or "")
+        return types_in_records(path) if are_records(path) and self.data.label_map else set()
 
     def _say_what(self) -> None:
         """The first lines of a run: what it takes, and how to give it one's own."""

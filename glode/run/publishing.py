@@ -4,14 +4,17 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
+from glode.run.arguments import RunArguments, numbered
 from glode.run.corpora import files_by_language
 from glode.run.embedded import DEMO_BACKBONE
+from glode.run.given_labels import are_records
 from glode.run.preparation import Preparation, refines
 from glode.run.report import part_names, say
 
@@ -24,7 +27,7 @@ def finish(run: Preparation) -> None:
     Raises:
         InputError: the Hub cannot be reached or refuses. All files are written by then.
     """
-    if not run.main or (run.last_stage == "source" and run.run.source_model):  # which is somebody else's
+    if not run.main or (run.last_stage == "source" and run.run.teachers):  # which is somebody else's
         return
     directory = run.model_directory
     copy_code(directory)
@@ -79,7 +82,7 @@ def card_facts(run: Preparation) -> CardFacts:
     scores = metrics.get(f"{run.last_stage}_model", {})
     test = scores.get("test", {}).get("strict")
     history = metrics.get("pseudo_labels", [])
-    epochs = metrics["epochs"].get("target", training.num_train_epochs)
+    epochs = metrics["epochs"].get(numbered("target", options.rounds), training.num_train_epochs)
     source_name, target_name = _corpus_names(run)
     base_model, backbone = _backbone_names(run.model_arguments.model_name_or_path)
     return CardFacts(
@@ -106,7 +109,7 @@ def card_facts(run: Preparation) -> CardFacts:
         last_stage=run.last_stage,
         source_epochs=metrics["epochs"].get("source", training.source_num_train_epochs or training.num_train_epochs),
         target_epochs=epochs,
-        source_is_given=bool(options.source_model or options.pseudo_labels),
+        **_who_labels(options),
         refined=refines(training, epochs),
         first_refining_epoch=training.denoising_settings.refining_epochs(math.ceil(epochs)).start + 1,
         best_checkpoint=training.load_best_model_at_end,
@@ -121,6 +124,17 @@ def card_facts(run: Preparation) -> CardFacts:
         token_scores={names[name]: values for name, values in metrics.get("token_classifier", {}).items()},
         token_epochs=options.token_classifier_epochs,
     )
+
+
+def _who_labels(options: RunArguments) -> dict[str, Any]:
+    """What the cards tell of the teachers."""
+    return {
+        "source_is_given": bool(options.teachers or options.pseudo_labels),
+        "labels_are_given": are_records(Path(options.pseudo_labels or "")),
+        "teachers": len(options.teachers or ()) or options.num_teachers,
+        "calibrated": options.calibrate,
+        "rounds": options.rounds,
+    }
 
 
 def _corpus_names(run: Preparation) -> tuple[str, str]:

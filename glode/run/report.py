@@ -1,6 +1,7 @@
 """What a run tells: lines and tables on the terminal, metrics.json."""
 
 import json
+import re
 import resource
 import time
 from collections.abc import Mapping
@@ -92,8 +93,9 @@ def write_metrics(metrics: Mapping, output: Path, name: str = "metrics.json") ->
 def show_results(metrics: Mapping, data: DataArguments) -> None:
     """The scores, the pseudo labels by epoch, and what it cost."""
     console.print(_score_table(metrics, data))
-    if history := metrics.get("pseudo_labels", []):
-        console.print(_pseudo_label_table(history))
+    rounds = metrics.get("rounds", [metrics])
+    if histories := [history for part in rounds if (history := part.get("pseudo_labels"))]:
+        console.print(_pseudo_label_table(histories))
     for line in doubts(metrics):
         logger.warning(line)
     costs = ", ".join(f"{name.replace('_', ' ')} {cost['seconds']:.0f} s" for name, cost in metrics["cost"].items())
@@ -121,22 +123,39 @@ def _score_table(metrics: Mapping, data: DataArguments) -> Table:
     for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
         table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
     names = part_names(data)
-    for model in ("source_model", "target_model", "token_classifier"):
-        for corpus, scores in metrics.get(model, {}).items():
+    for model, by_corpus in _scored_models(metrics).items():
+        for corpus, scores in by_corpus.items():
             strict = scores["strict"]
             cells = [f"{value:.1f}" for value in (strict["precision"], strict["recall"], strict["f1"], scores["paper"]["f1"])]
-            table.add_row(model.replace("_", " "), names[corpus], *cells)
+            table.add_row(model, names[corpus], *cells)
     return table
 
 
-def _pseudo_label_table(history: list[dict]) -> Table:
+def _scored_models(metrics: Mapping) -> dict[str, dict]:
+    """The scores of each model, by its name in the table: all teachers and the target models of all rounds among them."""
+    scored = {name.replace("_", " "): scores for name, scores in metrics.items() if re.fullmatch(r"source_model(_\d+)?", name)}
+    rounds = metrics.get("rounds", [])
+    scored |= {f"target model {number}": part["target_model"] for number, part in enumerate(rounds, 1)}
+    last = [name for name in ("target_model", "token_classifier") if name in metrics and not (rounds and name == "target_model")]
+    return scored | {name.replace("_", " "): metrics[name] for name in last}
+
+
+def _pseudo_label_table(histories: list[list[dict]]) -> Table:
+    """The pseudo labels by epoch, of one round after the other."""
+    history = histories[0]
     table = Table(title="pseudo labels by epoch")
+    rounds = ["round"] if len(histories) > 1 else []
     languages = ["language"] if "languages" in history[0] else []
     f1 = ["F1"] if "f1" in history[0] else []
-    for column in ("epoch", *languages, "mean confidence", *history[0]["spans"], *f1):
+    for column in (*rounds, "epoch", *languages, "mean confidence", *history[0]["spans"], *f1):
         table.add_column(column, justify="right")
-    for entry in history:
+    for number, entry in ((number, entry) for number, history in enumerate(histories, 1) for entry in history):
         for language, report in {"all": entry, **entry.get("languages", {})}.items():
-            cells = [str(entry["epoch"]), *([language] if languages else []), f"{report['confidence']:.4f}"]
+            cells = [
+                *([str(number)] if rounds else []),
+                str(entry["epoch"]),
+                *([language] if languages else []),
+                f"{report['confidence']:.4f}",
+            ]
             table.add_row(*cells, *map(str, report["spans"].values()), *([f"{report['f1']:.1f}"] if f1 else []))
     return table

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.files import remove
-from glode.run.arguments import RunArguments
+from glode.run.arguments import RunArguments, checkpoints
 from glode.run.fingerprint import Fingerprint, check_parts
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.checkpoints import damage, newest_checkpoint
 from trainer_glode import DENOISING_STATE
+
+LABELS = "pseudo_labels.safetensors"  # of the first round
 
 logger = logging.get_logger("glode")
 
@@ -38,16 +41,24 @@ def claim_output(training: GlodeTrainingArguments, run: RunArguments, fingerprin
 
 
 def parts_in(output: Path, run: RunArguments) -> dict[str, Path]:
-    """What this run would write or take up and is there already: name -> the directory where its fingerprint stands. What the
-    arguments name is none of it."""
+    """What this run would write or take up and is there already, of any number of teachers and rounds: name -> the directory
+    where its fingerprint stands. What the arguments name is none of it."""
     parts: dict[str, Path] = {}
-    if run.stage != "target" and not run.source_model:
-        parts |= {name: output / name for name in ("source_model", "source_checkpoints")}
+    if run.stage != "target" and not run.teachers:
+        parts |= {name: output / name for name in (*_found(output, "source_model"), *_found(output, "source", "_checkpoints"))}
     if run.stage != "source":
-        parts |= {} if run.pseudo_labels else {"pseudo_labels.safetensors": output}
-        parts |= {"target_checkpoints": output / "target_checkpoints"}
+        labels = _found(output, "pseudo_labels", ".safetensors")
+        parts |= {name: output for name in labels if not run.pseudo_labels or name != LABELS}
+        parts |= {name: output / name for name in (*_found(output, "target", "_checkpoints"), *_found(output, "target_model"))}
         parts |= dict.fromkeys(("model.safetensors", "model.safetensors.index.json", "token_classifier"), output)
-    return {name: where for name, where in parts.items() if _is_there(output / name)}
+    named = {Path(path).resolve() for path in (*(run.teachers or ()), run.pseudo_labels) if path}
+    return {name: where for name, where in parts.items() if _is_there(output / name) and (output / name).resolve() not in named}
+
+
+def _found(output: Path, name: str, suffix: str = "") -> list[str]:
+    """The parts of several teachers or rounds, see `numbered`."""
+    names = (path.name for path in output.iterdir()) if output.is_dir() else ()
+    return sorted(found for found in names if re.fullmatch(rf"{name}(_\d+)?{re.escape(suffix)}", found))
 
 
 def _is_there(part: Path) -> bool:
@@ -55,8 +66,8 @@ def _is_there(part: Path) -> bool:
 
 
 def finished_part(training: GlodeTrainingArguments, name: str) -> Path | None:
-    """What a run that is resumed has finished already: `source_model` or `pseudo_labels.safetensors`, which are renamed into
-    place when they are whole."""
+    """What a run that is resumed has finished already: `source_model`, `pseudo_labels.safetensors` or `target_model`, and those
+    of further teachers and rounds, which are renamed into place when they are whole."""
     path = Path(training.output_dir, name)
     return path if training.resume_from_checkpoint and path.exists() else None
 
@@ -86,11 +97,12 @@ def finished_run(training: GlodeTrainingArguments, run: RunArguments) -> dict | 
     return metrics
 
 
-def checkpoint_of(training: GlodeTrainingArguments, stage: str) -> Path | None:
+def checkpoint_of(training: GlodeTrainingArguments, stage: str, number: int = 1) -> Path | None:
     """Where a stage goes on with --resume_from_checkpoint; None begins it.
 
     Args:
         stage: "source" or "target".
+        number: which teacher or round, from 1 on.
     Raises:
         InputError: the given checkpoint is damaged.
     """
@@ -102,8 +114,8 @@ def checkpoint_of(training: GlodeTrainingArguments, stage: str) -> Path | None:
         return None
     required = (DENOISING_STATE,) if stage == "target" else ()
     if wanted == "auto":
-        return newest_checkpoint(Path(training.output_dir, f"{stage}_checkpoints"), required)
-    if Path(wanted).resolve().parent.name != f"{stage}_checkpoints":
+        return newest_checkpoint(Path(training.output_dir, checkpoints(stage, number)), required)
+    if Path(wanted).resolve().parent.name != checkpoints(stage, number):
         return None
     if fault := damage(Path(wanted), required):
         raise InputError(f"--resume_from_checkpoint {wanted}: {fault}. Give another checkpoint, or auto for the newest.")

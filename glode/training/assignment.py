@@ -1,13 +1,15 @@
-"""Where the pseudo labels of a target text lie."""
+"""Where the pseudo labels of a target text lie, and how several teachers write them."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from datasets import Dataset
+from torch import Tensor
 from transformers.utils import logging
 
-from glode.denoising.pseudo_labels import PseudoLabels
+from glode.denoising.gathering import Gather
+from glode.denoising.pseudo_labels import PseudoLabels, harden_outside
 from glode.features.columns import numbers
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig
@@ -36,4 +38,31 @@ def empty_pseudo_labels(
     wait_for_everyone()
     if file is not None:
         file.unlink(missing_ok=True)
+    return labels
+
+
+def write_soft_labels(
+    labels: PseudoLabels,
+    batches: Iterable[tuple[dict[str, Tensor], Tensor]],
+    temperature: float,
+    hard_outside: bool,
+    others: int,
+    gather: Gather,
+) -> PseudoLabels:
+    """Store what a teacher says; where `others` have written before, their mean becomes the mean with this one's.
+
+    Args:
+        batches: of the target windows, each with its logits [batch, words, length, types], which are divided by `temperature`.
+        hard_outside: whether what the teacher takes for no entity becomes a hard "O", see `harden_outside`.
+    """
+    for inputs, logits in batches:
+        window, own_start, soft = inputs["window"], inputs["own_start"], (logits / temperature).softmax(-1)
+        soft = harden_outside(soft, inputs["span_mask"]) if hard_outside else soft
+        if not others:
+            labels.write(window, own_start, soft, gather=gather)
+            continue
+        new = labels.refined_in[window] < others  # a window that fills up the last batch of several processes counts once
+        before = labels.read(window, own_start, soft.shape[1])
+        labels.write(window, own_start, before + (soft - before) / (others + 1), epoch=others, written=new, gather=gather)
+    labels.refined_in.fill_(-1)  # which told the windows that this teacher has been at
     return labels

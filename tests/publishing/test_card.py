@@ -78,6 +78,17 @@ def test_the_card_says_only_what_happened(tmp_path: Path):
     assert "(`--denoising both`; no label was refined)" in text and "refined by" not in text
 
 
+def test_the_card_says_who_gave_the_labels(tmp_path: Path):
+    several = write_card(tmp_path, replace(FACTS, teachers=3, calibrated=True, rounds=2)).text
+    assert "Stage 1, 3 source models of consecutive seeds, each 3 epochs on the en labels" in several
+    assert "the mean of the source models' soft pseudo labels of the de text, calibrated on en development text" in several
+    assert "in 2 rounds: from the second on, the labels are those of the target model" in several
+    given = write_card(tmp_path, replace(FACTS, teachers=2, source_is_given=True)).text
+    assert "Stage 1, 2 source models: trained before this run." in given and "rounds" not in given and "calibrated" not in given
+    others = write_card(tmp_path, replace(FACTS, source_is_given=True, labels_are_given=True)).text
+    assert "Stage 1: the pseudo labels were made by others." in others and "and on these soft pseudo labels" in others
+
+
 def test_examples_come_by_turns():
     assert examples_in(["de-AT", "es"]) == [text for pair in zip(EXAMPLES["de"], EXAMPLES["es"], strict=True) for text in pair]
     assert examples_in(["xx"]) == EXAMPLES["en"]

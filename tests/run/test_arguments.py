@@ -87,8 +87,8 @@ def test_yaml_values_are_text_as_it_stands_there(tmp_path: Path):
     """`no` is Norwegian and `off` a choice, not false; what has no value keeps its default."""
     path = tmp_path / "run.yaml"
     path.write_text(
-        "target_lang: no\nsource_mlm: off\nmax_span_length: null\nsource_test:\nlearning_rate: 1e-4\nbf16: no\n"
-        "widget_examples: [yes, 1.0]\nfreeze_embeddings: yes\n"
+        "target_lang: no\nsource_mlm: off\nmax_span_length: null\nsource_test:\nlearning_rate: 1e-4\nbf16: off\n"
+        "widget_examples: [yes, 1.0]\nfreeze_embeddings: on\n"
     )
     data, model, training, run = parse_arguments(["--config", str(path)])
     assert data.target_languages == ["no"] and data.source_test is None and model.max_span_length is None

@@ -310,7 +310,7 @@ def test_settings_that_contradict_each_other(command: Command):
 
 def test_nothing_of_ones_own_to_push(command: Command):
     message = command.error(push_to_hub="true", stage="source", source_model="somewhere")
-    assert "--push_to_hub: --stage source with --source_model trains nothing that could be pushed" in message
+    assert "--push_to_hub: --stage source with --teachers trains nothing that could be pushed" in message
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
 
 def test_the_target_stage_needs_something_to_start_from(command: Command):
     message = command.error(stage="target")
-    assert "--stage target needs --source_model or --pseudo_labels" in message
+    assert "--stage target needs --teachers or --pseudo_labels" in message
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -402,7 +402,7 @@ def test_a_source_model_of_another_span_length(command: Command, source_model):
 def test_a_source_model_of_another_vocabulary(command: Command, source_model):
     directory = source_model(["LOC", "PER"], 1)
     make_tokenizer(["Otto sails to Bergen", "a quick brown fox"]).save_pretrained(directory)
-    assert f"--source_model {directory} has another vocabulary" in command.error(source_model=directory, stage="target")
+    assert f"--teachers {directory} has another vocabulary" in command.error(source_model=directory, stage="target")
 
 
 def test_the_right_source_model_is_taken(command: Command, source_model, capsys):
@@ -415,13 +415,13 @@ def test_the_right_source_model_is_taken(command: Command, source_model, capsys)
 def test_a_source_model_that_is_not_there(command: Command):
     directory = command.directory / "nowhere"
     message = command.error(source_model=directory, stage="target")
-    assert f"--source_model {directory} cannot be loaded (" in message
+    assert f"--teachers {directory} cannot be loaded (" in message
 
 
 def test_a_source_model_that_was_cut_off(command: Command, source_model):
     directory = source_model(["LOC", "PER"], 1)
     os.truncate(directory / "model.safetensors", 1000)
-    assert f"--source_model {directory} cannot be loaded (" in command.error(source_model=directory, stage="target")
+    assert f"--teachers {directory} cannot be loaded (" in command.error(source_model=directory, stage="target")
 
 
 def test_a_backbone_is_no_source_model(command: Command, backbone: Path):
