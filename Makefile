@@ -16,5 +16,5 @@ types:
 docs-check: ## what README and docs say of commands, options and files is so
 	python -m pytest -n 0 tests/test_docs.py
 
-tree: ## the rooms of the package, and what each imports
+tree: ## the folders of the package, and what each imports
 	python tests/test_architecture.py

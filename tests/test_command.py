@@ -75,6 +75,14 @@ def test_a_mistake_ends_in_one_line_and_code_2(arguments: list[str], message: st
     assert len(lines) == 1 and message in lines[0]
 
 
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"train"}))
+def test_help_loads_no_large_library(name: str):
+    libraries = "{'torch', 'transformers', 'datasets', 'gradio'}"
+    code = f"import sys; from glode.command import main; main(sys.argv[1:]); print({libraries} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_as_a_module(tmp_path):
     done = subprocess.run([sys.executable, "-m", "glode", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"glode {glode.__version__}\n")

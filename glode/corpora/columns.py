@@ -104,6 +104,8 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, lay
 
 def _add_word(raw: Raw, columns: list[str], layout: Layout, number: int) -> None:
     word = columns[layout.token].strip()
+    if " " in word:
+        raw.notes["words with a blank in them"] += 1
     raw.words.append(_LANGUAGE.sub("", word, count=1) if layout.languages else word)
     if layout.tag is None:
         raw.tags = None

@@ -12,25 +12,22 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
-from glode.corpora.labels import parse_label_map
 from glode.corpora.options import SCHEMES, ReadingOptions
-from glode.corpora.reading import load_corpus
 from glode.errors import InputError, run_command
-from glode.evaluation.finders import Finder, FinderSettings, load_finder
 from glode.evaluation.kinds import outcomes
-from glode.evaluation.page import error_page, worst_sentences
 from glode.evaluation.report import show
 from glode.evaluation.scores import Entities, Sentences, intervals_and_tests, names_of, scores_of
 from glode.evaluation.statistics import TRIALS
-from glode.features.reach import gold_entities
 from glode.files import write_whole
 from glode.metrics import Entity
-from glode.run.terminal import quieten
+from glode.parser import parse
+
+if TYPE_CHECKING:  # else loaded with the files and models: --help needs none of them
+    from glode.evaluation.finders import Finder, FinderSettings
 
 BUFFER = 512  # sentences that are given to a model together
 DRAWS = 1000  # samples of the bootstrap
@@ -99,7 +96,9 @@ class EvaluateArguments:
         return ReadingOptions(**{f.name: getattr(self, f.name) for f in dataclasses.fields(ReadingOptions)})
 
     @property
-    def finding(self) -> FinderSettings:
+    def finding(self) -> "FinderSettings":
+        from glode.evaluation.finders import FinderSettings
+
         return FinderSettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(FinderSettings)})
 
 
@@ -117,6 +116,9 @@ def read(path: str, options: ReadingOptions) -> Corpus:
     Raises:
         InputError: it cannot be read, or has no entity.
     """
+    from glode.corpora.reading import load_corpus
+    from glode.features.reach import gold_entities
+
     corpus = load_corpus(path, labelled=True, options=options)
     found = Corpus(list(corpus["words"]), gold_entities(corpus))
     if not any(found.entities):
@@ -124,7 +126,7 @@ def read(path: str, options: ReadingOptions) -> Corpus:
     return found
 
 
-def find(finder: Finder, name: str, words: Sentences) -> list[list[Entity]]:
+def find(finder: "Finder", name: str, words: Sentences) -> list[list[Entity]]:
     """What a model finds, with a bar on the terminal."""
     found: list[list[Entity]] = []
     with tqdm(total=len(words), desc=name, unit=" sentences", disable=None) as progress:
@@ -221,10 +223,12 @@ def write(directory: Path, report: Mapping[str, Any], page: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Judge what the arguments name."""
-    parser = HfArgumentParser(EvaluateArguments, description=__doc__.split("\n\n")[0], prog="glode evaluate", allow_abbrev=False)
-    arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments = parse(EvaluateArguments, argv, prog="glode evaluate", description=__doc__.split("\n\n")[0])
+    from glode.corpora.labels import parse_label_map
+    from glode.evaluation.finders import load_finder
+    from glode.evaluation.page import error_page, worst_sentences
+    from glode.run.terminal import quieten
+
     quieten("passive")
     mapping = parse_label_map(arguments.label_map) if arguments.label_map else {}
     gold = read(arguments.gold, arguments.reading)

@@ -3,8 +3,8 @@
     pip install "glode[app]"
     glode app --model glode-demo
 
-It needs modeling_glode.py and nothing else of this project: on a Space put both beside a
-requirements.txt, and set the variable GLODE_MODEL to the model's repository.
+It needs nothing else of this project, for a model brings modeling_glode.py with it: on a Space put
+it as app.py beside a requirements.txt, and set the variable GLODE_MODEL to the model's repository.
 """
 
 import argparse
@@ -14,19 +14,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard, snapshot_download
-from huggingface_hub.errors import HFValidationError, HTTPError
-from safetensors import SafetensorError
-from transformers import pipeline
-
-from modeling_glode import GlodePipeline
-
-try:
+if TYPE_CHECKING:  # else loaded with a model: --help needs none of them
     import gradio as gr
-except ImportError:  # not among what training needs
-    print("error: the page is made by Gradio, which is not installed: pip install gradio", file=sys.stderr)
-    sys.exit(2)
+
+    from modeling_glode import GlodePipeline
 
 
 RIGHT_TO_LEFT = {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ug", "dv"}
@@ -39,12 +33,30 @@ COLORS = ["#d97706", "#2563eb", "#16a34a", "#db2777", "#7c3aed", "#dc2626", "#08
 COLUMNS = ["type", "text", "score", "start", "end"]
 
 
-def load(name: str) -> tuple[GlodePipeline, Path]:
+def import_gradio() -> ModuleType:
+    """Gradio, which nothing else here needs.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise ValueError('the page is made by Gradio, which is not installed: pip install "glode[app]"') from error
+    return gradio
+
+
+def load(name: str) -> "tuple[GlodePipeline, Path]":
     """The pipeline of a model and its directory; a name that is no directory is downloaded.
 
     Raises:
         ValueError: there is no such model, here or on the Hub.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+    from safetensors import SafetensorError
+    from transformers import pipeline
+
     try:
         directory = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
         return pipeline("token-classification", model=str(directory), trust_remote_code=True), directory
@@ -53,7 +65,7 @@ def load(name: str) -> tuple[GlodePipeline, Path]:
         raise ValueError(f"model {name!r} cannot be loaded: {reason} Give a directory or a repository with --model.") from error
 
 
-def tag(ner: GlodePipeline, text: str, threshold: float, nested: bool) -> tuple[list[tuple[str, str | None]], list[list]]:
+def tag(ner: "GlodePipeline", text: str, threshold: float, nested: bool) -> tuple[list[tuple[str, str | None]], list[list]]:
     """Entities of a text, for the highlighted view and for the table.
 
     Returns:
@@ -97,8 +109,11 @@ def read_report(directory: Path) -> tuple[list[list], list[list], list[str]]:
     return rows, [[e["epoch"], round(e["confidence"], 4), *(e["spans"][name] for name in types)] for e in history], types
 
 
-def build(ner: GlodePipeline, directory: Path) -> gr.Blocks:
+def build(ner: "GlodePipeline", directory: Path) -> "gr.Blocks":
     """The page."""
+    from huggingface_hub import ModelCard
+
+    gr = import_gradio()
     card = ModelCard.load(directory / "README.md") if (directory / "README.md").is_file() else None
     data = card.data.to_dict() if card else {}
     language = data.get("language", ["en"])
@@ -148,6 +163,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--model", default=os.environ.get("GLODE_MODEL", "glode-demo"), help="directory or repository")
     parser.add_argument("--port", type=int, default=7860, help="port of the page")
     options = parser.parse_args(argv)
+    import_gradio()  # before a model is loaded for nothing
     build(*load(options.model)).launch(server_port=options.port)
 
 

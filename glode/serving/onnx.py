@@ -12,10 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer
-
 from glode.errors import InputError, run_command
 
 TEXTS = ["Maria Keller works for Siemens in Munich.", "王丽在北京的中国银行工作。", "ok"]
@@ -32,6 +28,10 @@ def export(model_directory: str, output: Path) -> float:
     Raises:
         InputError: there is no token classifier in the directory, or a package is missing.
     """
+    import numpy as np
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
     try:
         import onnx  # noqa: F401  torch's exporter asks for these two
         import onnxruntime

@@ -16,30 +16,35 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import AutoTokenizer, HfArgumentParser, PretrainedConfig, PreTrainedTokenizerBase
 
 from glode.corpora.files import OPENERS, unpacked_suffix
 from glode.errors import InputError, run_command
+from glode.parser import parse
 from glode.serving.documents import Document, read_documents
 from glode.serving.formats import BratWriter, CsvWriter, LabelStudioWriter, RecordWriter, SpacyWriter, Writer
 from glode.serving.records import is_record_of, whole_records
 from glode.serving.rendering import RenderWriter
-from modeling_glode import GlodeModel
+
+if TYPE_CHECKING:  # else loaded with a model: --help needs none of them
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from modeling_glode import GlodeModel
 
 BUFFER = 2**18  # characters that are tagged together: windows of equal length share a batch
 SUFFIXES_OF_NO_TEXT = (".json", ".csv", ".tsv", ".conll", ".parquet", ".arrow", ".html", ".xml", ".pdf", ".docx", ".zip", ".7z")
-FORMATS = {"": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".csv": "csv", ".spacy": "spacy"}
+FORMATS = {"": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".csv": "csv"}
+FORMATS |= {".json": "label-studio", ".spacy": "spacy"}
 RESUMABLE = ("jsonl", "conll")
-Module = TypeVar("Module", bound=torch.nn.Module)
+Module = TypeVar("Module", bound="torch.nn.Module")
 
 
 @dataclass
@@ -65,8 +70,8 @@ class TagArguments:
     format: str = field(
         default="auto",
         metadata={
-            "help": "auto: as the output's name says (.jsonl, .conll, .csv, .spacy), jsonl on standard output. brat makes a "
-            "directory.",
+            "help": "auto: as the output's name says (.jsonl, .conll, .csv, .spacy, .json: label-studio), jsonl on standard "
+            "output. brat makes a directory.",
             "choices": ["auto", "jsonl", "conll", "csv", "brat", "label-studio", "spacy"],
         },
     )
@@ -134,26 +139,51 @@ def find_format(form: str, output: str) -> str:
     """
     suffix = unpacked_suffix(Path(output))
     if form == "auto" and suffix not in FORMATS:
-        raise InputError(f"--output {output}: {suffix} says no format. Give --format, or end it in .jsonl, .conll, .csv, .spacy.")
+        raise InputError(
+            f"--output {output}: {suffix} says no format. Give --format, or end it in .jsonl, .conll, .csv, .json (Label Studio) "
+            "or .spacy."
+        )
     return FORMATS[suffix] if form == "auto" else form
 
 
-def load_model(name: str, device: str | None = None, dtype: str = "float32") -> tuple[GlodeModel, PreTrainedTokenizerBase]:
+def load_model(name: str, device: str | None = None, dtype: str = "float32") -> "tuple[GlodeModel, PreTrainedTokenizerBase]":
     """The model, on its device (without one the GPU, where there is one), and its tokenizer.
 
     Raises:
         InputError: there is no such model or device.
     """
+    import torch
+    from transformers import AutoTokenizer, PretrainedConfig
+
+    from modeling_glode import GlodeModel
+
+    if not Path(name).is_dir() and ("/" not in name or name[0] in "/.~"):
+        raise InputError(f"--model {name}: there is no such directory, and a repository on the Hub has a name like user/model.")
     try:
         kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
         if kind != GlodeModel.config_class.model_type:
             raise InputError(f"--model {name} is of the type {kind!r}. Give a model that run_crossner.py has trained.")
-        model = GlodeModel.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
+        with no_bars():
+            model = GlodeModel.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
     except (OSError, KeyError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model {name} cannot be loaded: {reason} Give a directory or a repository.") from error
     return move(model, device), tokenizer
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which are as before afterwards."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def move(model: Module, device: str | None) -> Module:
@@ -162,6 +192,8 @@ def move(model: Module, device: str | None) -> Module:
     Raises:
         InputError: the device cannot be used.
     """
+    import torch
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return model.to(device)
@@ -226,10 +258,7 @@ def buffers(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 def main(argv: Sequence[str]) -> None:
     """Tag what the arguments name."""
-    parser = HfArgumentParser(TagArguments, description=__doc__.split("\n\n")[0], prog="glode tag")
-    arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments = parse(TagArguments, argv, prog="glode tag", description=__doc__.split("\n\n")[0])
     documents = read_documents(arguments.input_path, arguments.text_field, arguments.encoding, arguments.encoding_errors)
     model, tokenizer = load_model(arguments.model, arguments.device, arguments.dtype)
     texts_done = entities_found = characters_replaced = 0
@@ -248,7 +277,8 @@ def main(argv: Sequence[str]) -> None:
             progress.update(len(held))
             texts_done, entities_found = texts_done + len(held), entities_found + sum(map(len, found))
             characters_replaced += sum(document.replaced for document in held)
-    print(f"{texts_done} texts, {entities_found} entities, {characters_replaced} characters made U+FFFD", file=sys.stderr)
+    replaced = f", {characters_replaced} characters made U+FFFD" if characters_replaced else ""
+    print(f"{texts_done} texts, {entities_found} entities{replaced}", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:

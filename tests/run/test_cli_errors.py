@@ -577,7 +577,7 @@ def test_a_token_classifier_needs_the_target_stage(command: Command):
 @pytest.mark.parametrize(
     ("script", "package", "message"),
     [
-        ("glode/serving/app.py", "gradio", "the page is made by Gradio, which is not installed"),
+        ("glode/serving/app.py", "gradio", 'the page is made by Gradio, which is not installed: pip install "glode[app]"'),
         ("glode/serving/onnx.py", "onnxscript", " is not installed, which the export takes: pip install"),
     ],
 )

@@ -175,11 +175,12 @@ def test_the_name_of_the_output_says_the_format_or_is_refused():
         ("a.ndjson.zst", "jsonl"),
         ("a.CSV", "csv"),
         ("a.conll.gz", "conll"),
+        ("tasks.json.gz", "label-studio"),
     ):
         assert tag_file.find_format("auto", name) == form
     assert tag_file.find_format("jsonl", "a.txt") == "jsonl"
     with pytest.raises(InputError, match=" says no format"):
-        tag_file.find_format("auto", "out.json")
+        tag_file.find_format("auto", "out.xml")
 
 
 def test_mistakes_of_formats_end_in_one_line(directory, source, tmp_path, monkeypatch, capsys):

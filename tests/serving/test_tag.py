@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.entities import check, places
+from transformers.utils import logging
 
 from glode.corpora.files import zstd
 from glode.corpora.reading import read_corpus
@@ -195,7 +196,10 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
 
     usual = ("--model", directory, "--input", source, "--output", target)
     assert f"--input {missing} is no file" in message("--model", directory, "--input", missing)
-    assert f"--model {missing} cannot be loaded" in message("--model", missing, "--input", source)
+    for name in (missing, "nomodel"):
+        assert f"--model {name}: there is no such directory, and a repository" in message("--model", name, "--input", source)
+    name = "no/model"
+    assert f"--model {name} cannot be loaded: " in message("--model", name, "--input", source)
     assert "--device nonsense cannot be used (" in (error := message(*usual, "--device", "nonsense"))
     assert "Give cpu, or cuda:0 where there is a GPU." in error
     assert "a .conll file has one tag a word" in message("--model", directory, "--output", "a.conll", "--nested")
@@ -231,6 +235,17 @@ def test_broken_characters_are_counted(directory, source, tmp_path, capsys):
     assert records(tmp_path / "out.jsonl")[1]["text"] == "Bern \ufffd Kiel\ufffd"
     assert "2 texts, " in (error := capsys.readouterr().err) and ", 2 characters made U+FFFD" in error
     assert " characters made U+FFFD" in error
+    source.write_text("Oslo\n")
+    tag(directory, source, tmp_path / "whole.jsonl")
+    texts, found = 1, len(records(tmp_path / "whole.jsonl")[0]["entities"])
+    error = capsys.readouterr().err
+    assert f"{texts} texts, {found} entities" in error and error.endswith(" entities\n")
+
+
+def test_loading_shows_no_bar_and_leaves_the_setting(directory, capsys):
+    assert logging.is_progress_bar_enabled()
+    tag_file.load_model(str(directory), "cpu")
+    assert logging.is_progress_bar_enabled() and capsys.readouterr().err == ""
 
 
 def test_a_long_line_and_no_line(directory, ner, source, tmp_path):
