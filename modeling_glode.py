@@ -125,8 +125,8 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
     """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows. Sentences may be
     iterators of any length: they are read as the windows are asked for, and only a block of words is held.
 
-    Words are tokenised as running text has them, with the space before each where the tokenizer marks it. Scripts without
-    spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
+    Words are tokenised as running text has them, with the space before each but the first where the tokenizer marks it.
+    Scripts without spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
     piece, whose characters alone say little. Where a piece covers several words, these are one word for the grid, a unit;
     elsewhere each word is its own unit. An entity that begins or ends within a unit cannot be expressed.
 
@@ -239,7 +239,7 @@ def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int, space: s
 
 def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int, space: str) -> Iterator[_Block]:
     options = {"is_split_into_words": True, "add_special_tokens": False, "verbose": False}
-    texts = [[run and space + run for run in block.runs] if space else block.runs for block in blocks]
+    texts = [_spaced(block, space) for block in blocks]
     encoded = tokenizer(texts, **options) if blocks else None
     for index, block in enumerate(blocks):
         encoding, runs = encoded.encodings[index], texts[index]
@@ -250,7 +250,8 @@ def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int, space: str) 
             starts = _borders(encoding.word_ids, len(runs))
         tokens = encoding.ids
         if len(runs) < len(block.words):
-            offsets = [(begin - len(space), end - len(space)) for begin, end in encoding.offsets] if space else encoding.offsets
+            gaps = [0 if block.is_first and run == 0 else len(space) for run in encoding.word_ids]
+            offsets = [(begin - gap, end - gap) for gap, (begin, end) in zip(gaps, encoding.offsets, strict=True)]
             starts, block.borders = _units(block.words, block.borders, starts, offsets)
         lengths = np.diff(starts)
         if (lengths > room).any():
@@ -259,6 +260,11 @@ def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int, space: str) 
             starts = np.concatenate([[0], np.cumsum(kept)])
         block.tokens, block.starts = tokens, starts
         yield block
+
+
+def _spaced(block: _Block, space: str) -> list[str]:
+    """The runs as running text has them: with a space before each but the first of a sentence."""
+    return [run and (run if at == 0 and block.is_first else space + run) for at, run in enumerate(block.runs)]
 
 
 def join_unspaced(words: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from glode.features.reach import in_units
 from modeling_glode import encode_words
 
-_VERSION = 4  # of the features in the cache of `datasets`, which does not notice when the code here changes
+_VERSION = 5  # of the features in the cache of `datasets`, which does not notice when the code here changes
 
 
 def build_features(
