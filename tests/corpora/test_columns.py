@@ -26,7 +26,7 @@ def test_words_with_spaces_and_line_separators_stay_whole(tmp_path: Path):
     words, entities = entities_of(path)[0]
     assert words[:2] == ["New York", "a\u2028b"] and len(words) == 3 and words[2].strip()  # an invisible word keeps its place
     assert entities == [(0, 1, "LOC")]
-    assert notes_of(path) == {"words with a blank in them": 1}
+    assert notes_of(path) == {"words with a blank in them": 1, "invisible words kept": 1}
 
 
 CONLL = {

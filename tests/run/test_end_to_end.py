@@ -66,7 +66,8 @@ def test_first_lines_and_table(finished: Path):
 def test_the_terminal_is_quiet(finished: Path):
     """What libraries say by themselves, bars of a moment, and dictionaries of quoted numbers are not for a person."""
     text = (finished / "stdout.txt").read_text()
-    assert (finished / "stderr.txt").read_text() == ""
+    lines = (finished / "stderr.txt").read_text().splitlines()  # a run as short as this one may learn nothing, which is said
+    assert all(line.startswith("the target model finds no entity") for line in lines)
     for alarm in ("LOAD REPORT", "MISSING", "new PAD/BOS/EOS", "Writing model shards", "{'", "it/s"):
         assert alarm not in text, alarm
     lines = [line for line in text.splitlines() if line.startswith(("source model: epoch", "target model: epoch"))]

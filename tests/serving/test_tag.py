@@ -243,6 +243,7 @@ def test_broken_characters_are_counted(directory, source, tmp_path, capsys):
 
 
 def test_loading_shows_no_bar_and_leaves_the_setting(directory, capsys):
+    logging.enable_progress_bar()  # an earlier command in this process may have silenced it
     assert logging.is_progress_bar_enabled()
     tag_file.load_model(str(directory), "cpu")
     assert logging.is_progress_bar_enabled() and capsys.readouterr().err == ""
