@@ -70,17 +70,31 @@ class Suite:
             for seed in self.seeds:
                 for pair in table["pairs"]:
                     for cell in (Cell(pair, seed, variant) for variant in table["variants"]):
-                        found |= dict.fromkeys(part for part in (self.teacher(cell), cell) if part)
+                        found |= dict.fromkeys(reversed([cell, *self.teachers(cell)]))
         return list(found)
 
+    def trains_target(self, cell: Cell) -> bool:
+        """Whether a cell's result is a target model, not a source model."""
+        return self.variants[cell.variant]["stage"] == "target"
+
     def teacher(self, cell: Cell) -> Cell | None:
-        """The cell whose source model gives a cell its pseudo labels; None for source models."""
-        variant = self.variants[cell.variant].get("teacher")
-        return Cell(cell.pair, cell.seed, variant) if variant else None
+        """The cell whose source model a cell starts from: of a target model the one that gives the pseudo labels, of a model that
+        has seen the source alone (`shared`) the one of the first pair with the same source. None where a cell trains its own."""
+        variant = self.variants[cell.variant]
+        if name := variant.get("teacher"):
+            return Cell(cell.pair, cell.seed, name)
+        pairs = self.pairs.items() if variant.get("shared") else ()
+        first = next((pair for pair, content in pairs if content["source"] == self.pairs[cell.pair]["source"]), cell.pair)
+        return Cell(first, cell.seed, cell.variant) if first != cell.pair else None
+
+    def teachers(self, cell: Cell) -> list[Cell]:
+        """The cell's teacher, that one's teacher, and so on."""
+        teacher = self.teacher(cell)
+        return [teacher, *self.teachers(teacher)] if teacher else []
 
     def settings(self, cell: Cell) -> dict:
         """The arguments that are a cell's own, without those that name its files."""
-        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in ("title", "teacher", "gold")}
+        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in ("title", "teacher", "gold", "shared")}
         return self.arguments | variant | self.pairs[cell.pair].get("arguments", {}) | {"seed": cell.seed}
 
 
@@ -110,17 +124,19 @@ class Study:
     ):
         self.suite, self.corpora, self.work, self.results = suite, corpora, work.resolve(), results
         self.extra, self.launch, self.bf16, self.jobs = list(extra), launch, bf16, jobs
-        self.threads = max(1, (os.cpu_count() or 1) // jobs)
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // jobs))
         self.rows = read_rows("study", results)
         self.failed: list[Cell] = []
 
-    def run(self, only: str = "*") -> int:
+    def run(self, *only: str) -> int:
         """Run what has no row yet, and say how it goes.
 
+        Args:
+            only: patterns of the cells that are asked for; without one, all are.
         Returns:
             How many cells failed.
         """
-        asked = [cell for cell in self.suite.cells() if fnmatch(str(cell), only)]
+        asked = [cell for cell in self.suite.cells() if is_asked(cell, only or ["*"])]
         open_cells = self.with_teachers(cell for cell in asked if not self.row(cell))
         print(
             f"suite {self.suite.name}: {sum(bool(self.row(cell)) for cell in asked)} of {len(asked)} cells are there", flush=True
@@ -142,9 +158,7 @@ class Study:
         """The cells, before them the source models that they start from where --work has them no more."""
         found: dict[Cell, None] = {}
         for cell in cells:
-            teacher = self.suite.teacher(cell)
-            if teacher and not self.model(teacher).exists():
-                found[teacher] = None
+            found |= {teacher: None for teacher in reversed(self.suite.teachers(cell)) if not self.model(teacher).exists()}
             found[cell] = None
         return list(found)
 
@@ -167,7 +181,10 @@ class Study:
     def model(self, cell: Cell) -> Path:
         """The directory of a cell's model."""
         run = self.directory(cell) / "run"
-        return run if self.suite.teacher(cell) else run / "source_model"
+        if self.suite.trains_target(cell):
+            return run
+        teacher = self.suite.teacher(cell)
+        return self.model(teacher) if teacher else run / "source_model"
 
     def run_cell(self, cell: Cell) -> Row | str:
         """Train and count a cell: its row, or what went wrong."""
@@ -227,7 +244,7 @@ class Study:
     def as_row(self, cell: Cell, metrics: dict, counts: np.ndarray, minutes: float) -> Row | str:
         """What a cell's row holds, or why it holds nothing."""
         teacher = self.suite.teacher(cell)
-        scores = metrics["target_model" if teacher else "source_model"]
+        scores = metrics["target_model" if self.suite.trains_target(cell) else "source_model"]
         f1 = scores["test"]["strict"]["f1"]
         if abs(f1 - f1_of(counts.sum(0))) > 0.5:  # half precision moves an entity here and there
             return f"the run reports F1 {f1:.2f}, and its model gives {f1_of(counts.sum(0)):.2f}"
@@ -302,6 +319,10 @@ class Study:
         return (list(found), tuple(sum(side) for side in zip(*found.values(), strict=True))) if found else None
 
 
+def is_asked(cell: Cell, only: Sequence[str]) -> bool:
+    return any(fnmatch(str(cell), pattern) for pattern in only)
+
+
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
@@ -355,8 +376,12 @@ def main(argv: list[str], launch: Launch = launch_process, results: Path = RESUL
     )
     parser.add_argument("--suite", choices=sorted(SUITES["suites"]))
     parser.add_argument("--corpora", type=Path, help="directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; the cores are shared between them")
-    parser.add_argument("--only", default="*", metavar="PAIR/SEED/VARIANT", help="run only these cells; * stands for anything")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="cells at a time; they share the cores, unless OMP_NUM_THREADS is set"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PAIR/SEED/VARIANT", help="run only these cells; * stands for anything"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "glode-study", help="where samples, models and counts stay")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster")
     parser.add_argument(
@@ -369,14 +394,15 @@ def main(argv: list[str], launch: Launch = launch_process, results: Path = RESUL
     if not options.suite:
         parser.error("give --suite")
     suite = Suite(options.suite)
-    if not any(fnmatch(str(cell), options.only) for cell in suite.cells()):
-        parser.error(f"--only {options.only}: no such cell. A cell is PAIR/SEED/VARIANT, such as {suite.cells()[0]}")
+    for pattern in options.only:
+        if not any(is_asked(cell, [pattern]) for cell in suite.cells()):
+            parser.error(f"--only {pattern}: no such cell. A cell is PAIR/SEED/VARIANT, such as {suite.cells()[0]}")
     if not options.corpora and not suite.corpora:
         parser.error("give the directory of the corpora with --corpora")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and faster_in_bf16())
     study = Study(suite, options.corpora or ROOT / suite.corpora, options.work, results, extra, launch, bf16, options.jobs)
     try:
-        return 1 if study.run(options.only) else 0
+        return 1 if study.run(*options.only) else 0
     except FileNotFoundError as error:
         print(f"error: {error.filename}: no such file. Give the directory of the corpora with --corpora.", file=sys.stderr)
         return 2
