@@ -59,7 +59,7 @@ def test_the_same_tables_give_the_same_bytes(rows, tmp_path):
     ]  # fmt: skip
     assert all(one.read_bytes() == two.read_bytes() for one, two in zip(first, second, strict=True))
     text = first[0].read_text(encoding="utf-8")
-    assert "7 of 10 cells are measured" in text and "0.7 hours of cells, fp32" in text
+    assert "7 of 20 cells are measured" in text and "0.7 hours of cells, fp32" in text
     assert "**Not measured yet**: none of" in text and "| step / encoder | 1.05 |" in text
 
 
