@@ -281,7 +281,7 @@ def where(rows: Sequence[Row]) -> str:
 
 def speed_bars(rows: Sequence[Row]) -> str:
     """What is asked of a step, a column a run."""
-    runs = [run for run in dict.fromkeys(row["run"] for row in rows) if run.startswith("quick")]
+    runs = list(dict.fromkeys(row["run"] for row in rows))
     lines = []
     for name, key, setting, sign, bar in speed.CHECKS:
         cells = []
@@ -292,47 +292,7 @@ def speed_bars(rows: Sequence[Row]) -> str:
             text = shown(figure, ".3f") + (f" ({quartiles})" if quartiles else "")
             cells.append(text if figure is None else judged(text, figure, sign, bar))
         lines.append([name, *cells, f"{sign} {bar}"])
-    return table(["", *(run.replace("quick", "").strip() or "demo" for run in runs), "bar"], lines)
-
-
-def growth(rows: Sequence[Row], name: str, column: str) -> tuple[list[int], list[float]]:
-    """Sizes, and a figure at each, with all other settings as they are by default."""
-    found = {speed.setting_of(row): row for row in rows if row["run"] == "sweep"}
-    at = {size: found.get(speed.Setting(**{name: size})) for size in speed.GROWTH[name]}
-    known = [(size, float(row[column])) for size, row in at.items() if row]
-    return [size for size, _ in known], [value for _, value in known]
-
-
-SIZES = {"datastore": "stored vectors", "length": "L, words", "batch": "batch, sentences", "joined": "sentence length, times"}
-GROWING = {
-    "step": "step",
-    "encoder": "encoder",
-    "denoiser": "denoiser",
-    "sequential": "sequential step",
-    "peak MB": "memory of a step",
-}
-
-
-def speed_growth(rows: Sequence[Row]) -> str:
-    """Seconds at each size, and the exponent: the slope of the logarithms."""
-    lines = []
-    for name, title in SIZES.items():
-        sizes = growth(rows, name, "step")[0]
-        line = [title, ", ".join(f"{size:,}" for size in sizes)]
-        for column in GROWING:
-            sizes, values = growth(rows, name, column)
-            form = ".0f" if column == "peak MB" else ".3g"
-            exponent = np.polyfit(np.log(sizes), np.log(values), 1)[0]
-            line.append(f"{', '.join(f'{value:{form}}' for value in values)} ({exponent:.2f})")
-        lines.append(line)
-    return table(["", "sizes", *GROWING.values()], lines)
-
-
-def picture_of_growth(rows: Sequence[Row]) -> Figure:
-    """Seconds of a step and its parts over each size."""
-    parts = ("step", "encoder", "denoiser", "sequential")
-    content = {title: {part: growth(rows, name, part) for part in parts} for name, title in SIZES.items()}
-    return panels(content, list(SIZES.values()), "seconds", "xy")
+    return table(["", *runs, "bar"], lines)
 
 
 def steps(rows: Sequence[Row]) -> str:
@@ -341,12 +301,8 @@ def steps(rows: Sequence[Row]) -> str:
     return "\n".join(
         [
             where(rows),
-            "Bars, on sentences of the demo and of real corpora, in fp32 and in bf16; medians, quartiles in brackets "
-            "(`python benchmarks/speed.py --quick`, `--bf16`, `--corpora DIR --pair PAIR`):\n",
+            "Medians, quartiles in brackets, in fp32 (`python benchmarks/speed.py --quick`) and in bf16 (`--bf16`):\n",
             speed_bars(rows),
-            "A step as it grows: seconds (MB for the memory), and in brackets the exponent (`python benchmarks/speed.py`):\n",
-            speed_growth(rows),
-            "![A step as it grows](docs/speed.png)\n",
         ]
     )
 
@@ -428,9 +384,8 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
 def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str, Figure]:
     """The pictures of what is measured, by file name."""
     found = {}
-    for name, draw in (("speed", picture_of_growth), ("scale", picture_of_scale)):
-        if rows := read_rows(name, directory):
-            found[f"{name}.png"] = draw(rows)
+    if rows := read_rows("scale", directory):
+        found["scale.png"] = picture_of_scale(rows)
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
         if cells.rows:
