@@ -6,15 +6,13 @@ The same tables give the same bytes.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import inference
-import numpy as np
 import speed
 from common import ROOT, Row, read_rows, table
 from matplotlib.figure import Figure
-from scale import READING
 from study import Suite
 
 UNKNOWN = "-"
@@ -34,32 +32,6 @@ PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework 
 the span grid cannot hold. Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
 """
 STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
-
-
-Lines = dict[str, tuple[Sequence[float], list[float]]]  # by name: places and values
-
-
-def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = "") -> Figure:
-    """A panel a title, with its lines; `x` and `y` name the axes, `log` those that are logarithmic."""
-    figure, names = Figure(figsize=(3.2 * len(content), 3.4), layout="constrained"), {}
-    shared = len({tuple(lines) for lines in content.values()}) == 1
-    for axis, label, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(content))), x, content.items(), strict=True):
-        for style, (name, values) in zip(STYLES * 2, lines.items(), strict=False):
-            names[name] = axis.plot(*values, style, color="black" if log else None, markerfacecolor="white")[0]
-        axis.set(title=title, xlabel=label)
-        if log:
-            axis.set(xscale="log", yscale="log" if "y" in log else "linear")
-            places = next(iter(lines.values()))[0]
-            axis.set_xticks(places, [f"{at // 1000}k" if at >= 1000 else str(at) for at in places], rotation=30)
-            axis.minorticks_off()
-        else:
-            axis.locator_params(axis="x", integer=True)
-        if not shared:
-            axis.legend([names[name] for name in lines], list(lines), frameon=False)
-    figure.supylabel(y, fontsize="medium")
-    if shared:
-        figure.legend(names.values(), names, loc="outside lower center", ncols=4)
-    return figure
 
 
 # --------------------------------------------------------------------------------------------------------------- the study
@@ -208,12 +180,16 @@ PICTURES = {"labels": "How right the pseudo labels are", "gap": "Share of the ga
 
 def picture_of_labels(cells: Cells) -> Figure:
     """F1 of the pseudo labels by epoch, a panel a pair."""
-    content: dict[str, Lines] = {}
-    for pair in cells.suite.pairs:
-        for variant in cells.suite.tables[0]["variants"]:
+    pairs, figure = list(cells.suite.pairs), Figure(figsize=(3.2 * len(cells.suite.pairs), 3.4), layout="constrained")
+    for pair, axis in zip(pairs, figure.subplots(1, len(pairs), squeeze=False)[0], strict=True):
+        for variant, style in zip(cells.suite.tables[0]["variants"], STYLES * 2, strict=False):
             if labels := cells.labels(pair, variant):
-                content.setdefault(pair, {})[cells.title(variant).replace("**", "")] = (range(len(labels)), labels)
-    return panels(content, ["epochs of the target model"] * len(content), "F1 of the pseudo labels, %")
+                axis.plot(labels, style, markerfacecolor="white", label=cells.title(variant).replace("**", ""))
+        axis.set(title=pair, xlabel="epochs of the target model")
+        axis.locator_params(axis="x", integer=True)
+        axis.legend(frameon=False)
+    figure.supylabel("F1 of the pseudo labels, %", fontsize="medium")
+    return figure
 
 
 def picture_of_gap(cells: Cells) -> Figure:
@@ -320,15 +296,6 @@ def tagging(rows: Sequence[Row]) -> str:
     return "\n".join([first, table(["", *keys, "with"], lines), table(["", "words a second, ratio", "bar"], bars)])
 
 
-def reading(rows: Sequence[Row]) -> str:
-    lines = []
-    for name, unit, bar in READING:
-        figure = next(float(row["figure"]) for row in rows if row["what"] == name)
-        lines.append([name, judged(f"{figure:.1f} {unit}", figure, "<=", bar), f"<= {bar:g}"])
-    first = f"{int(rows[0]['sentences']):,} sentences read, half as many evaluated. {where(rows)}"
-    return f"{first}\n{table(['', 'figure', 'bar'], lines)}"
-
-
 def growing_corpus(rows: Sequence[Row]) -> str:
     names = [name for name in rows[0] if name not in ("sentences", "cpu", "versions")]
     lines = [
@@ -336,23 +303,7 @@ def growing_corpus(rows: Sequence[Row]) -> str:
         for name in names
     ]
     header = ["unlabelled sentences", *(f"{int(row['sentences']):,}" for row in rows)]
-    return "\n".join([where(rows), table(header, lines), "![A corpus as it grows](docs/scale.png)\n"])
-
-
-def picture_of_scale(rows: Sequence[Row]) -> Figure:
-    """Memory, step and refresh over the size of the corpus."""
-    disk = ("MB on disk: corpus", "MB on disk: pseudo labels")
-    wanted: dict[str, dict[str, Sequence[str]]] = {
-        "memory, MB": {"of the process itself": ["MB of the process, above its start"], "corpus, labels (on disk)": disk},
-        "a step, seconds": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
-        "an epoch, seconds": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},
-    }
-    sizes = [int(row["sentences"]) for row in rows]
-    content = {
-        title: {name: (sizes, [sum(float(row[column]) for column in columns) for row in rows]) for name, columns in lines.items()}
-        for title, lines in wanted.items()
-    }
-    return panels(content, ["unlabelled sentences"] * len(content), "", "xy")
+    return "\n".join([where(rows), table(header, lines)])
 
 
 def on_gpu(rows: Sequence[Row]) -> str:
@@ -371,7 +322,6 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
     sections: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
         "A step of the target stage": ("speed", steps),
         "Tagging (`python benchmarks/inference.py`)": ("inference", tagging),
-        "Reading and evaluating (`python benchmarks/scale.py --model MODEL`)": ("reading", reading),
         "A corpus as it grows (`python benchmarks/scale.py`)": ("scale", growing_corpus),
         "On a GPU (`python benchmarks/gpu.py`)": ("gpu", on_gpu),
     }
@@ -384,8 +334,6 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
 def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str, Figure]:
     """The pictures of what is measured, by file name."""
     found = {}
-    if rows := read_rows("scale", directory):
-        found["scale.png"] = picture_of_scale(rows)
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
         if cells.rows:
