@@ -210,7 +210,11 @@ def _is_comment(columns: list[str], width: int, path: Path) -> bool:
         return False
     tag = columns[-1].strip()
     is_entry = len(columns) > 2 and columns[2 if columns[0] == "#" else 1] == "="  # sent_id = A1
-    return is_entry or len(columns) != width or not (tag == "O" or re.match("[BIESLUM]-.", tag) or tag.isupper())
+    return (
+        is_entry
+        or len(columns) != width
+        or not (tag == "O" or re.match("[BIESLUM]-.", tag) or (tag.isupper() and " " not in tag))
+    )
 
 
 def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
@@ -241,7 +245,7 @@ def _ends_in_tag(columns: list[str]) -> bool:
     return last == "O" or (last == "o" and len(columns) < 5) or last in COMMON_TYPES or bool(_TAG.fullmatch(last))
 
 
-_ATTACHED = re.compile(r".+[/|](O|[BIESLUM]-[A-Za-z].*)")  # Lena/B-PER lebt/O
+_ATTACHED = re.compile(rf".+[/|](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 
