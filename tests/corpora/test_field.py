@@ -149,7 +149,10 @@ NO_PLAIN_TEXT = {
     "names with types": ("<Lena:PER> lebt .\n<Kiel:LOC> auch .\n", "text with marks, as in"),
     "types behind slashes": ("Lena/PER lebt/O\nKiel/LOC auch/O\n", "words with their tags attached, as in 'Lena/PER'"),
     "PubTator": ("1|t|Lena lebt.\n1|a|Es regnet.\n1\t0\t4\tLena\tPER\n", "PubTator's title and abstract lines are no plain text"),
-    "a word a line": ("Lena\nlebt\nin\nKiel\n.\n\n" * 3, "nearly every line is one word (Lena, lebt, in)"),
+    "a word a line": (
+        "Lena\nlebt\nin\nKiel\n.\n\n" * 3,
+        "Write a sentence a line; words that have a line each",
+    ),
     "a table": ("7\tdeu\tLena lebt.\n3\tdeu\tEs regnet.\n", "tabs, as a table has. Keep"),
 }
 
