@@ -105,6 +105,8 @@ def card_facts(run: Preparation) -> CardFacts:
         scores={names[name]: values for name, values in scores.items()},
         test_name=test_name,
         **_test_facts(metrics, run.last_stage, names),
+        target_train_sentences=len(run.corpora.target_train or ()),
+        target_train_weight=training.target_train_weight,
         unreachable=metrics["unreachable"].get("target test"),
         max_span_length=run.length,
         max_tokens=run.config.max_tokens,
