@@ -35,9 +35,7 @@ if TYPE_CHECKING:  # else loaded with a model: --help needs none of them
     from modeling_glode import GlodeModel
 
 FIRST_LABELS = "pseudo_labels.safetensors"
-Doubt = tuple[
-    int, int, list[tuple[str, float]]
-]  # a span: first word, length in words, its two likeliest types with probabilities
+Doubt = tuple[int, int, list[tuple[str, float]]]  # first word, length in words, the two likeliest types with probabilities
 
 
 @dataclass
