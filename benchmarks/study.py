@@ -38,7 +38,7 @@ from glode.features.reach import gold_entities
 from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
-NO_ARGUMENTS = {"title", "teacher", "gold", "shared", "few"}  # of a variant
+NO_ARGUMENTS = {"title", "teacher", "gold", "few"}  # of a variant
 Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
 
 
@@ -71,27 +71,13 @@ class Suite:
             for seed in self.seeds:
                 for pair in table["pairs"]:
                     for cell in (Cell(pair, seed, variant) for variant in table["variants"]):
-                        found |= dict.fromkeys(reversed([cell, *self.teachers(cell)]))
+                        found |= dict.fromkeys(part for part in (self.teacher(cell), cell) if part)
         return list(found)
 
-    def trains_target(self, cell: Cell) -> bool:
-        """Whether a cell's result is a target model, not a source model."""
-        return self.variants[cell.variant]["stage"] == "target"
-
     def teacher(self, cell: Cell) -> Cell | None:
-        """The cell whose source model a cell starts from: of a target model the one that gives the pseudo labels, of a model that
-        has seen the source alone (`shared`) the one of the first pair with the same source. None where a cell trains its own."""
-        variant = self.variants[cell.variant]
-        if name := variant.get("teacher"):
-            return Cell(cell.pair, cell.seed, name)
-        pairs = self.pairs.items() if variant.get("shared") else ()
-        first = next((pair for pair, content in pairs if content["source"] == self.pairs[cell.pair]["source"]), cell.pair)
-        return Cell(first, cell.seed, cell.variant) if first != cell.pair else None
-
-    def teachers(self, cell: Cell) -> list[Cell]:
-        """The cell's teacher, that one's teacher, and so on."""
-        teacher = self.teacher(cell)
-        return [teacher, *self.teachers(teacher)] if teacher else []
+        """The cell whose source model gives a cell its pseudo labels; None for source models."""
+        variant = self.variants[cell.variant].get("teacher")
+        return Cell(cell.pair, cell.seed, variant) if variant else None
 
     def settings(self, cell: Cell) -> dict:
         """The arguments that are a cell's own, without those that name its files."""
@@ -159,7 +145,9 @@ class Study:
         """The cells, before them the source models that they start from where --work has them no more."""
         found: dict[Cell, None] = {}
         for cell in cells:
-            found |= {teacher: None for teacher in reversed(self.suite.teachers(cell)) if not self.model(teacher).exists()}
+            teacher = self.suite.teacher(cell)
+            if teacher and not self.model(teacher).exists():
+                found[teacher] = None
             found[cell] = None
         return list(found)
 
@@ -183,10 +171,7 @@ class Study:
     def model(self, cell: Cell) -> Path:
         """The directory of a cell's model."""
         run = self.directory(cell) / "run"
-        if self.suite.trains_target(cell):
-            return run
-        teacher = self.suite.teacher(cell)
-        return self.model(teacher) if teacher else run / "source_model"
+        return run if self.suite.teacher(cell) else run / "source_model"
 
     def run_cell(self, cell: Cell) -> Row | str:
         """Train and count a cell: its row, or what went wrong."""
@@ -248,7 +233,7 @@ class Study:
     def as_row(self, cell: Cell, metrics: dict, counts: np.ndarray, minutes: float) -> Row | str:
         """What a cell's row holds, or why it holds nothing."""
         teacher = self.suite.teacher(cell)
-        scores = metrics["target_model" if self.suite.trains_target(cell) else "source_model"]
+        scores = metrics["target_model" if teacher else "source_model"]
         f1 = scores["test"]["strict"]["f1"]
         if abs(f1 - f1_of(counts.sum(0))) > 0.5:  # half precision moves an entity here and there
             return f"the run reports F1 {f1:.2f}, and its model gives {f1_of(counts.sum(0)):.2f}"

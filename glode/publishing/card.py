@@ -57,7 +57,7 @@ class CardFacts:
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
         source_is_given: whether the source model, or its pseudo labels, were there before this run.
-        teachers: the source models whose pseudo labels are averaged; `calibrated`, whether their confidence was.
+        teachers: the source models whose pseudo labels are averaged; `calibrated`, on what their confidence was (`--calibrate`).
         labels_are_given: whether somebody else has made the pseudo labels.
         rounds: the target stages, each of which learns from the target model of the one before.
         refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
@@ -98,7 +98,7 @@ class CardFacts:
     batch_size: int
     seed: int
     teachers: int = 1
-    calibrated: bool = False
+    calibrated: str = "none"
     labels_are_given: bool = False
     rounds: int = 1
     target_train_sentences: int = 0

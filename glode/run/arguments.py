@@ -205,8 +205,13 @@ class RunArguments:
     rounds: int = field(
         default=1, metadata={"help": "Target stages; from the second on, the target model of the one before is the teacher."}
     )
-    calibrate: bool = field(
-        default=False, metadata={"help": "Divide a teacher's logits by the temperature that suits source dev best."}
+    calibrate: str = field(
+        default="none",
+        metadata={
+            "help": "How sure pseudo labels are: as the teacher says (none), as it is right on source dev (dev: a temperature), "
+            "or as the other teachers agree on the target text (teachers: a temperature and a bias towards O; needs several).",
+            "choices": ["none", "dev", "teachers"],
+        },
     )
     pseudo_labels: str | None = field(
         default=None,
@@ -458,8 +463,12 @@ def _check_teachers(run: RunArguments) -> None:
         )
     if run.rounds > 1 and run.stage == "source":
         raise InputError("--rounds repeats the target stage, which --stage source leaves out. Give --stage all.")
-    if run.calibrate and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
+    if run.calibrate != "none" and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
         raise InputError("--calibrate: no model labels the target text in this run. Leave it out.")
+    if run.calibrate == "teachers" and max(run.num_teachers, len(run.teachers or ())) < 2:
+        raise InputError(
+            "--calibrate teachers asks how far several teachers agree: give --num_teachers 3, or several --teachers."
+        )
 
 
 def _stages(run: RunArguments) -> set[str]:

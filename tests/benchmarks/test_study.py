@@ -101,15 +101,6 @@ def test_finished_cells_are_never_run_again(tmp_path, capsys):
     assert other.asked == ["plain"]  # with other arguments it is another cell
 
 
-def test_pairs_of_one_source_share_its_model(tmp_path):
-    suite = Suite("cpu")
-    lender = Cell("wikiann-en-ru", 1, "plain")
-    assert suite.teachers(Cell("uner-en-zh", 1, "no-denoising")) == [Cell("uner-en-zh", 1, "plain"), lender]
-    assert suite.teacher(lender) is suite.teacher(Cell("uner-en-zh", 1, "supervised")) is None
-    grid = Study(suite, tmp_path, tmp_path, tmp_path, [], FakeCells())
-    assert grid.model(Cell("uner-en-zh", 1, "plain")) == grid.model(lender) != grid.model(Cell("conll-en-es", 1, "plain"))
-
-
 def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, capsys):
     launch = FakeCells("contproto")
     assert smoke(tmp_path, launch, jobs=2).run() == 1
