@@ -121,7 +121,7 @@ def test_any_format_and_the_label_map(command: Command, target_trainer):
 
 def test_sentences_of_the_test_set_are_told(command: Command, target_trainer, caplog):
     target_trainer(target_train=gold(command), target_test=gold(command, GOLD.split("\n\n")[0] + "\n", "test.iob2"))
-    assert "--target_train has 1 of the sentences of --target_test: its scores" in caplog.text
+    assert "of the sentences of --target_test: its scores" in caplog.text and "--target_train has 1 of" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------------------- what is refused
@@ -133,6 +133,7 @@ def test_types_that_the_source_lacks_are_refused(command: Command):
         "--target_train has the types SUN, which the source lacks; it has LOC, PER. Rename them by --label_map, or drop them: "
         "--label_map SUN=O."
     )
+    assert "Rename them by --label_map, or drop" in message
 
 
 def test_sentences_without_an_entity_are_refused(command: Command):
@@ -145,7 +146,7 @@ def test_text_without_labels_is_refused(command: Command):
 
 def test_a_text_that_is_labelled_whole_is_refused(command: Command):
     message = command.error(target_train=gold(command, GOLD + "\nEs\tO\nregnet\tO\n.\tO\n"))
-    assert "all of --target_unlabeled in 'de' is labelled in --target_train: nothing is left" in message
+    assert "is labelled in --target_train: nothing is left" in message and "all of --target_unlabeled in 'de'" in message
 
 
 def test_the_source_stage_alone_refuses_them(command: Command):
