@@ -342,7 +342,7 @@ def main(argv: Sequence[str]) -> None:
     for path, content in zip(arguments.files, contents, strict=True):
         with write_whole(path) as partial:
             partial.write_text(content, encoding="utf-8", errors="replace")
-    print(f"{len(chosen)} of {len(corpus)} sentences; written: {', '.join(map(str, arguments.files))}", file=sys.stderr)
+    print(f"{len(chosen)} of {len(corpus)} sentences are written: {', '.join(map(str, arguments.files))}", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:
