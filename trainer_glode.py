@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.utils import logging
 
 from glode.denoising.baselines import denoiser_class
@@ -28,7 +28,7 @@ from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator
 from glode.training.calibration import fit_temperature, gold_logits
-from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
+from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate, one_cycle
@@ -41,6 +41,10 @@ SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask"
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
     *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
     *("first_token", "last_token", "word_shapes"),
+)
+SEARCHED = (  # arguments that may differ between the trials of a search: nothing of them is used before a training begins
+    *("learning_rate", "head_learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "mlm_weight"),
+    *("lr_scheduler_type", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"),
 )
 
 
@@ -60,6 +64,11 @@ class GlodeTrainer(Trainer):
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
+        model_init: in place of `model`, gives the fresh model of each training, for `hyperparameter_search` of the source
+            stage. It may take the trial.
+
+    Raises:
+        InputError: `model` and `model_init`, or neither; `model_init` in the target stage.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -70,7 +79,7 @@ class GlodeTrainer(Trainer):
 
     def __init__(
         self,
-        model: GlodeModel,
+        model: GlodeModel | None,
         args: GlodeTrainingArguments,
         processing_class: PreTrainedTokenizerBase,
         source: Dataset | None = None,
@@ -81,6 +90,7 @@ class GlodeTrainer(Trainer):
         target_references: Sequence | None = None,
         languages: dict[str, range] | None = None,
         target_strings: Tensor | None = None,
+        model_init: Callable[..., GlodeModel] | None = None,
         **kwargs,
     ):
         denoises = pseudo_labels is not None
@@ -89,6 +99,17 @@ class GlodeTrainer(Trainer):
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
         if not denoises and not self.mlm:
             target = None
+        if (model is None) == (model_init is None):
+            raise InputError("GlodeTrainer takes either a model or a model_init, and one of them.")
+        if model_init is not None and denoises:
+            raise InputError(
+                "model_init is for the source stage: a target stage changes its pseudo labels as it goes, so the next training "
+                "would begin with labels of the last one. Make a trainer with fresh labels for each."
+            )
+        self.model_init = model_init
+        if model is None:
+            set_seed(args.seed)
+            model = super().call_model_init()
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         batches = {"keep_target": denoises, "first_position": speed_up(model)}
@@ -102,6 +123,7 @@ class GlodeTrainer(Trainer):
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
             **kwargs,
         )
+        self.model_init = model_init
         self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
         self.loss_means = LossMeans(self._gather)
@@ -112,6 +134,8 @@ class GlodeTrainer(Trainer):
             self.add_callback(SamplerCallback(self.sampler))
         if self.denoiser is not None:
             self.add_callback(self.denoising_callback)
+        if args.early_stopping_patience is not None and dev is not None:
+            self.add_callback(PatienceCallback(args.early_stopping_patience, args.metric_for_best_model or "f1"))
         self.add_callback(self.interrupt)
 
     def _choose_what_learns(self, model: GlodeModel, args: GlodeTrainingArguments, denoises: bool) -> None:
@@ -119,6 +143,19 @@ class GlodeTrainer(Trainer):
         model.mlm_head.requires_grad_(self.mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
+
+    def call_model_init(self, trial=None) -> GlodeModel:
+        """A fresh model for a training, prepared as the first one was."""
+        model = super().call_model_init(trial)
+        self._choose_what_learns(model, self.args, denoises=False)
+        speed_up(model)
+        return model
+
+    def _hp_search_setup(self, trial) -> None:
+        """Raises InputError where a search varies what the batches were made with."""
+        super()._hp_search_setup(trial)
+        if fixed := sorted(set(getattr(trial, "params", trial or {})) - set(SEARCHED)):
+            raise InputError(f"{fixed[0]} cannot differ between trials; a search may vary {', '.join(SEARCHED)}.")
 
     def _prepare_denoising(
         self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings

@@ -70,6 +70,19 @@ def _flat(summary: dict, prefix: str) -> dict[str, float]:
     return spans | {prefix + name: value for name, value in summary.items() if name not in ("spans", "languages")}
 
 
+class PatienceCallback(TrainerCallback):
+    """Ends a training after `patience` evaluations in a row without a better score. It counts in the log, which a checkpoint
+    carries, so that a resumed run stops where the run would have that was never stopped."""
+
+    def __init__(self, patience: int, metric: str):
+        self.patience, self.metric = patience, f"eval_{metric.removeprefix('eval_')}"
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        scores = [entry[self.metric] for entry in state.log_history if self.metric in entry]
+        if scores and len(scores) - 1 - scores.index(max(scores)) >= self.patience:
+            control.should_training_stop = True
+
+
 class InterruptCallback(TrainerCallback):
     """Ctrl-C while a model is trained: finish the step, save a checkpoint, stop. `interrupted` says that it happened; a second
     Ctrl-C stops at once."""
