@@ -477,7 +477,7 @@ def test_a_search_trains_a_fresh_model_each_trial(backbone, tokenizer, corpus, w
 
     trainer = GlodeTrainer(
         None,
-        arguments(tmp_path, num_train_epochs=3),
+        arguments(tmp_path, num_train_epochs=12),
         tokenizer,
         source=windows,
         dev=windows,

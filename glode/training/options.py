@@ -26,8 +26,8 @@ def check_trainer_options(training: TrainingArguments) -> None:
     """What would go wrong, or be passed over, after hours.
 
     Raises:
-        InputError: an option that does nothing or harm, a metric or a tracker that is not there, a seed out of range, patience that
-            nothing counts.
+        InputError: an option that does nothing or harm, a metric or a tracker that is not there, a seed out of range, or
+            patience that nothing counts.
     """
     metric = (training.metric_for_best_model or "f1").removeprefix("eval_")
     if training.load_best_model_at_end and metric not in METRICS:
