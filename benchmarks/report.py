@@ -336,7 +336,7 @@ def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str
     found = {}
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
-        if cells.rows:
+        if any(row["label_f1"] for row in cells.rows):
             found[f"study-{suite.name}-labels.png"] = picture_of_labels(cells)
             found[f"study-{suite.name}-gap.png"] = picture_of_gap(cells)
     return found

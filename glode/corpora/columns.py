@@ -15,7 +15,7 @@ from glode.corpora.tags import COMMON_TYPES
 from glode.errors import InputError
 
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
-_ATTACHED = re.compile(r".+[/|](O|[BIESLUM]-[A-Za-z].*)")  # Lena/B-PER lebt/O
+_ATTACHED = re.compile(rf".+[/|](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 COLUMN_SUFFIXES = frozenset({

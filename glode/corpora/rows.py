@@ -90,4 +90,5 @@ def is_comment(columns: list[str], width: int, path: Path) -> bool:
         return False
     tag = columns[-1].strip()
     is_entry = len(columns) > 2 and columns[2 if columns[0] == "#" else 1] == "="  # sent_id = A1
-    return is_entry or len(columns) != width or not (tag == "O" or re.match("[BIESLUM]-.", tag) or tag.isupper())
+    is_tag = tag == "O" or re.match("[BIESLUM]-.", tag) or (tag.isupper() and " " not in tag)
+    return is_entry or len(columns) != width or not is_tag
