@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
 from glode.denoising.baselines import denoiser_class
@@ -35,16 +35,13 @@ from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
+from glode.training.search import check_trial, first_model
 from modeling_glode import GlodeModel
 
 SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask")  # of a batch, which the model does not read
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
     *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
     *("first_token", "last_token", "word_shapes"),
-)
-SEARCHED = (  # arguments that may differ between the trials of a search: nothing of them is used before a training begins
-    *("learning_rate", "head_learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "mlm_weight"),
-    *("lr_scheduler_type", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"),
 )
 
 
@@ -66,9 +63,6 @@ class GlodeTrainer(Trainer):
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
         model_init: in place of `model`, gives the fresh model of each training, for `hyperparameter_search` of the source
             stage. It may take the trial.
-
-    Raises:
-        InputError: `model` and `model_init`, or neither; `model_init` in the target stage.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -99,17 +93,7 @@ class GlodeTrainer(Trainer):
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
         if not denoises and not self.mlm:
             target = None
-        if (model is None) == (model_init is None):
-            raise InputError("GlodeTrainer takes either a model or a model_init, and one of them.")
-        if model_init is not None and denoises:
-            raise InputError(
-                "model_init is for the source stage: a target stage changes its pseudo labels as it goes, so the next training "
-                "would begin with labels of the last one. Make a trainer with fresh labels for each."
-            )
-        self.model_init = model_init
-        if model is None:
-            set_seed(args.seed)
-            model = super().call_model_init()
+        model = first_model(model, model_init, args.seed, denoises)
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         batches = {"keep_target": denoises, "first_position": speed_up(model)}
@@ -152,10 +136,8 @@ class GlodeTrainer(Trainer):
         return model
 
     def _hp_search_setup(self, trial) -> None:
-        """Raises InputError where a search varies what the batches were made with."""
         super()._hp_search_setup(trial)
-        if fixed := sorted(set(getattr(trial, "params", trial or {})) - set(SEARCHED)):
-            raise InputError(f"{fixed[0]} cannot differ between trials; a search may vary {', '.join(SEARCHED)}.")
+        check_trial(trial)
 
     def _prepare_denoising(
         self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings

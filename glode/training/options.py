@@ -52,7 +52,7 @@ def _check_patience(patience: int | None, training: TrainingArguments) -> None:
     if patience is None:
         return
     if patience < 1:
-        raise InputError(f"--early_stopping_patience {patience}: expected a number of evaluations, 1 or more.")
+        raise InputError(f"--early_stopping_patience {patience}: it counts evaluations, and is 1 or more.")
     if training.eval_strategy == "no":
         raise InputError(
             "--early_stopping_patience counts evaluations, and --eval_strategy no makes none. Leave one of them out."

@@ -62,7 +62,7 @@ def test_a_tracker_that_is_not_known_or_not_installed(monkeypatch):
 
 def test_patience_that_nothing_counts():
     assert parse_arguments([*LINE, "--early_stopping_patience", "2"])[2].early_stopping_patience == 2
-    with pytest.raises(InputError, match="--early_stopping_patience 0: expected a number of evaluations, 1 or more"):
+    with pytest.raises(InputError, match=": it counts evaluations, and is 1 or more"):
         parse_arguments([*LINE, "--early_stopping_patience", "0"])
     without = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     with pytest.raises(InputError, match="--early_stopping_patience counts evaluations, and --eval_strategy no makes none"):
