@@ -57,6 +57,11 @@ class Cells:
         rows = [row["label_f1"].split() for row in self.rows if (row["pair"], row["variant"]) == (pair, variant)]
         return [statistics.mean(map(float, values)) for values in zip(*rows, strict=False)]
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether a target model is measured."""
+        return any(row["label_f1"] for row in self.rows)
+
     def share(self, pairs: Sequence[str], variant: str) -> float | None:
         """The share of the way from plain to supervised, in percent, over pairs; None where one of the three is not measured."""
         means = [[self.mean(pair, name) for pair in pairs] for name in ("plain", variant, "supervised")]
@@ -167,8 +172,9 @@ def study(cells: Cells) -> str:
     parts += ["### Over all pairs\n", over_pairs(cells)]
     for content in cells.suite.tables:
         parts += [f"### {content['title']}\n", by_pair(cells, content)]
-    pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
-    parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
+    if cells.has_labels:
+        pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
+        parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
     minutes = sum(float(row["minutes"]) for row in cells.rows)
     precisions = ", ".join(sorted({row["precision"] for row in cells.rows}))
     parts.append(f"{minutes / 60:.1f} hours of cells, {precisions}. {where(cells.rows)}")
@@ -336,7 +342,7 @@ def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str
     found = {}
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
-        if any(row["label_f1"] for row in cells.rows):
+        if cells.has_labels:
             found[f"study-{suite.name}-labels.png"] = picture_of_labels(cells)
             found[f"study-{suite.name}-gap.png"] = picture_of_gap(cells)
     return found

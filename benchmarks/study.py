@@ -38,6 +38,7 @@ from glode.features.reach import gold_entities
 from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
+NO_ARGUMENTS = {"title", "teacher", "teacher_seeds", "gold", "few"}  # of a variant
 Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
 
 
@@ -82,7 +83,7 @@ class Suite:
 
     def settings(self, cell: Cell) -> dict:
         """The arguments that are a cell's own, without those that name its files."""
-        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in ("title", "teacher", "teacher_seeds", "gold")}
+        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in NO_ARGUMENTS}
         return self.arguments | variant | self.pairs[cell.pair].get("arguments", {}) | {"seed": cell.seed}
 
 
@@ -161,6 +162,7 @@ class Study:
         """A digest of all arguments and sizes that a cell's result depends on, those of its source model too."""
         teachers = [self.fingerprint(teacher) for teacher in self.suite.teachers(cell)]
         content = [self.suite.settings(cell), self.suite.sizes, self.suite.pairs[cell.pair], self.extra, *(teachers or [None])]
+        content += [few] if (few := self.suite.variants[cell.variant].get("few")) else []
         return digest(json.dumps(content, sort_keys=True).encode())
 
     def directory(self, cell: Cell) -> Path:
@@ -219,6 +221,8 @@ class Study:
         text = f"{target}/{pair.get('target_split', 'train')}"
         files = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
         files |= {"target_unlabeled": part(text, "target"), "target_test": part(f"{target}/test", "test")}
+        if few := self.suite.variants[cell.variant].get("few"):  # the first of the target text, from which the run takes them out
+            files["target_train"] = str(sample(self.corpora, text, few, self.work / self.suite.name / "samples"))
         if not supervised:
             return files | {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
         files["source_train"] = files["target_unlabeled"]

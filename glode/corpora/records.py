@@ -99,6 +99,8 @@ def read_record(
     if not isinstance(record, dict):
         record = {}
     annotations = _first_of(record, "annotations", "completions")
+    if annotations is None and isinstance(record.get("predictions"), list):  # nobody has looked at this task yet
+        annotations = []
     if record.get("answer") in ("reject", "ignore"):
         yield _rejected(number)
     elif isinstance(record.get("paragraphs"), list):

@@ -51,6 +51,7 @@ class CardFacts:
         scores: "de test" -> `strict` and `paper`, see `glode.metrics.both_protocols`; `token_scores` likewise.
         source_scores: the same of the source model, on target test sets alone.
         test_scores: `strict` of the target test set, None where there is none.
+        target_train_sentences: labelled target sentences that the target stage has learnt, with the weight `target_train_weight`.
         test_sentences, repeated: sentences of the target test set, and how many of them the unlabelled text has too.
         unreachable: the share of the test set's entities that the grid cannot hold.
         last_stage: "source" or "target".
@@ -100,6 +101,8 @@ class CardFacts:
     calibrated: str = "none"
     labels_are_given: bool = False
     rounds: int = 1
+    target_train_sentences: int = 0
+    target_train_weight: float = 1.0
     history: bool = False
     history_f1: bool = False
     test_name: str = ""

@@ -21,6 +21,7 @@ def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tu
     path = arguments.model_name_or_path
     if path == DEMO_BACKBONE:
         parts = [corpora.source, corpora.dev, corpora.target]
+        parts += [corpora.taken_out] if corpora.taken_out else []  # labelling more sentences keeps the vocabulary
         texts = (" ".join(join_unspaced(words)[0]) for part in parts for words in part["words"])
         try:
             path = str(convert_e5(Path(cache).expanduser(), texts))

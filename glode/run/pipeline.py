@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Trainer, set_seed
 from transformers.utils import logging
@@ -208,7 +208,8 @@ class Run(Preparation):
         watch = Stopwatch()
         directory, epochs = self.output / "token_checkpoints", self.run.token_classifier_epochs
         arguments = self._arguments(output_dir=str(directory), num_train_epochs=epochs, push_to_hub=False)
-        data = (self.corpora.source, self.corpora.dev, self.corpora.target)
+        labelled = [corpus for corpus in (self.corpora.source, self.corpora.target_train) if corpus is not None]
+        data = (concatenate_datasets(labelled), self.corpora.dev, self.corpora.target)
         entities = teacher.pseudo_entities(len(self.corpora.target))
         trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
         directory = self.output / "token_classifier"
@@ -276,13 +277,14 @@ class Run(Preparation):
             model,
             arguments,
             self.tokenizer,
-            source=self.source,
+            source=self.source if pseudo_labels is None else self.labelled,
             target=self.target,
             dev=self.dev,
             dev_references=gold_entities(self.corpora.dev),
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=self.corpora.by_language("target"),
+            source_languages=None if pseudo_labels is None else self.source_languages,
             target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
         watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))

@@ -63,6 +63,14 @@ def test_the_same_tables_give_the_same_bytes(rows, tmp_path):
     assert "**Not measured yet**: none of" in text and "| step / encoder | 1.05 |" in text
 
 
+def test_source_models_alone_have_no_pictures(rows, tmp_path):
+    write_rows("study", [row for row in rows if row["variant"] == "plain"], tmp_path)
+    report.write_report(tmp_path, [Suite("smoke")], tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| plain: source labels only | 52.0" in text and "study-smoke" not in text
+    assert not list(tmp_path.rglob("study-*.png"))
+
+
 GPU = ("sequential / step", "model FLOP utilisation", "synchronisations", "peak MB", "words a second")
 
 

@@ -32,6 +32,23 @@ def test_suites_ask_for_what_there_is(name, tmp_path):
         run_crossner.parse_arguments([*argv, "--target_lang", "de", "--source_train", "x", "--output_dir", str(tmp_path)])
 
 
+def test_a_few_labelled_sentences_are_the_first_of_the_target_text(tmp_path):
+    """So the run takes them out there, and its vocabulary is that of its source model."""
+    (tmp_path / "wikiann").mkdir()
+    for language, parts in {"en": ("train", "dev"), "ru": ("train", "test")}.items():
+        for part in parts:
+            text = "\n\n".join(f"{language}{number}\tO" for number in range(30))
+            (tmp_path / "wikiann" / language).mkdir(exist_ok=True)
+            (tmp_path / "wikiann" / language / f"{part}.iob2").write_text(text)
+    few = Study(Suite("few"), tmp_path, tmp_path / "work", tmp_path, [], FakeCells())
+    cells = {name: Cell("wikiann-en-ru", 0, name) for name in ("glode-small", "few-20", "few-50")}
+    files = {name: few.files(cell) for name, cell in cells.items()}
+    assert "target_train" not in files["glode-small"] and few.suite.settings(cells["few-20"]).keys().isdisjoint({"few", "gold"})
+    given, text = (Path(files["few-20"][name]).read_text().split("\n\n") for name in ("target_train", "target_unlabeled"))
+    assert len(given) == 20 and [each.strip() for each in given] == [each.strip() for each in text[:20]]
+    assert len({few.fingerprint(cell) for cell in cells.values()}) == 3
+
+
 class FakeCells:
     """Stands in for the processes of cells: notes what is asked for, fails where told to, leaves models of these `weights`."""
 
