@@ -71,15 +71,14 @@ def _flat(summary: dict, prefix: str) -> dict[str, float]:
 
 
 class PatienceCallback(TrainerCallback):
-    """Ends a training after `patience` evaluations in a row without a better score. It counts in the log, which a checkpoint
-    carries, so that a resumed run stops where the run would have that was never stopped."""
-
-    def __init__(self, patience: int, metric: str):
-        self.patience, self.metric = patience, f"eval_{metric.removeprefix('eval_')}"
+    """Ends a training after `early_stopping_patience` evaluations in a row without a better score, if that is given. It counts
+    in the log, which a checkpoint carries: a resumed run counts on."""
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        scores = [entry[self.metric] for entry in state.log_history if self.metric in entry]
-        if scores and len(scores) - 1 - scores.index(max(scores)) >= self.patience:
+        patience = getattr(args, "early_stopping_patience", None)
+        metric = f"eval_{(args.metric_for_best_model or 'f1').removeprefix('eval_')}"
+        scores = [entry[metric] for entry in state.log_history if metric in entry]
+        if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
             control.should_training_stop = True
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from transformers import set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import number_of_arguments
 
 from glode.errors import InputError
+from glode.fast.preparing import speed_up
 from modeling_glode import GlodeModel
 
 SEARCHED = (  # arguments that may differ between trials: nothing of them is used before a training begins
@@ -31,10 +32,32 @@ def first_model(model: GlodeModel | None, model_init: Callable[..., GlodeModel] 
             "would begin with labels of the last one. Make a trainer with fresh labels for each."
         )
     set_seed(seed)
-    return model_init(None) if number_of_arguments(model_init) else model_init()
+    return _made(model_init, None)
 
 
-def check_trial(trial: Any) -> None:
+def fresh_models(
+    model_init: Callable[..., GlodeModel] | None, choose_what_learns: Callable[[GlodeModel], None]
+) -> Callable[[Any], GlodeModel] | None:
+    """What gives each training its model, prepared as the first one was; it takes the trial."""
+    if model_init is None:
+        return None
+
+    def fresh(trial: Any) -> GlodeModel:
+        model = _made(model_init, trial)
+        choose_what_learns(model)
+        speed_up(model)
+        return model
+
+    return fresh
+
+
+def _made(model_init: Callable[..., GlodeModel], trial: Any) -> GlodeModel:
+    return model_init(trial) if number_of_arguments(model_init) else model_init()
+
+
+class SearchCallback(TrainerCallback):
     """Raises InputError where a search varies what the batches were made with."""
-    if fixed := sorted(set(getattr(trial, "params", trial or {})) - set(SEARCHED)):
-        raise InputError(f"{fixed[0]} cannot differ between trials; a search may only vary {', '.join(SEARCHED)}.")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if fixed := sorted(set(state.trial_params or {}) - set(SEARCHED)):
+            raise InputError(f"{fixed[0]} cannot differ between trials; a search may only vary {', '.join(SEARCHED)}.")
