@@ -17,7 +17,6 @@ from transformers.utils import logging
 from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
-from glode.errors import InputError
 from glode.fast.preparing import speed_up
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
@@ -28,13 +27,14 @@ from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator, mean_masked
 from glode.training.calibration import fit_temperature, gold_logits
-from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
+from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
-from glode.training.losses import LossMeans, nll, reduce_spans, row_weights, soft_cross_entropy, supervised_contrastive
+from glode.training.losses import LossMeans, finite, nll, reduce_spans, row_weights, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
+from glode.training.search import SearchCallback, first_model, fresh_models
 from modeling_glode import GlodeModel
 
 SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask")  # of a batch, which the model does not read
@@ -61,6 +61,7 @@ class GlodeTrainer(Trainer):
         languages: where the target text is of several languages, the sentences of each, one language after the other.
         source_languages: of source windows that are labelled target sentences, see [`Denoiser`]; None where there are none.
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
+        model_init: in place of `model`, gives each training a fresh one: for `hyperparameter_search` of the source stage.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -71,7 +72,7 @@ class GlodeTrainer(Trainer):
 
     def __init__(
         self,
-        model: GlodeModel,
+        model: GlodeModel | None,
         args: GlodeTrainingArguments,
         processing_class: PreTrainedTokenizerBase,
         source: Dataset | None = None,
@@ -83,6 +84,7 @@ class GlodeTrainer(Trainer):
         languages: dict[str, range] | None = None,
         source_languages: Tensor | None = None,
         target_strings: Tensor | None = None,
+        model_init: Callable[..., GlodeModel] | None = None,
         **kwargs,
     ):
         denoises = pseudo_labels is not None
@@ -91,6 +93,7 @@ class GlodeTrainer(Trainer):
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
         if not denoises and not self.mlm:
             target = None
+        model = first_model(model, model_init, args.seed, denoises)
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         batches = {"keep_target": denoises, "first_position": speed_up(model)}
@@ -104,6 +107,7 @@ class GlodeTrainer(Trainer):
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
             **kwargs,
         )
+        self.model_init = fresh_models(model_init, lambda fresh: self._choose_what_learns(fresh, args, denoises))
         self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
         self.loss_means = LossMeans(self._gather)
@@ -114,7 +118,8 @@ class GlodeTrainer(Trainer):
             self.add_callback(SamplerCallback(self.sampler))
         if self.denoiser is not None:
             self.add_callback(self.denoising_callback)
-        self.add_callback(self.interrupt)
+        for callback in (PatienceCallback(), SearchCallback(), self.interrupt):
+            self.add_callback(callback)
 
     def _choose_what_learns(self, model: GlodeModel, args: GlodeTrainingArguments, denoises: bool) -> None:
         """What gets no gradient must not ask for one: several processes would wait for it."""
@@ -259,19 +264,10 @@ class GlodeTrainer(Trainer):
         return self.denoiser.refine_all(reader.read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the parts of the loss, over all processes and the steps since the last log line.
-
-        Raises:
-            InputError: one of them is not a number any more.
-        """
+        """Adds the means of the parts of the loss, over all processes and the steps since the last log line. Raises InputError
+        where one of them is not a number any more."""
         if "loss" in logs:
-            means = self.loss_means.take()
-            if lost := [name for name, value in means.items() if not math.isfinite(value)]:
-                raise InputError(
-                    f"{lost[0]} is {means[lost[0]]} at step {self.state.global_step}. Lower --learning_rate or train in full "
-                    f"precision; the checkpoints in {self.args.output_dir} are from before."
-                )
-            logs |= means
+            logs |= finite(self.loss_means.take(), self.state.global_step, self.args.output_dir)
         super().log(logs, start_time)
 
     # --------------------------------------------------------------------------------------------------------- prediction

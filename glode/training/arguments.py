@@ -51,6 +51,12 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End a stage after so many evaluations in a row without a better source development F1. Default: never."
+        },
+    )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})

@@ -1,11 +1,13 @@
 """The losses of spans, how they become one number, and what is logged of them."""
 
+import math
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
 from glode.denoising.gathering import Gather, alone
+from glode.errors import InputError
 
 
 def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -60,6 +62,16 @@ def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 
     shared = positive.sum(1)
     total = similarity.log_softmax(-1).masked_fill(~positive, 0).sum(1)
     return -(total / shared.clamp(min=1)).sum() / (shared > 0).sum().clamp(min=1)
+
+
+def finite(means: dict[str, float], step: int, output_dir: str) -> dict[str, float]:
+    """The parts of the loss as they are. Raises InputError where one is not a number any more."""
+    if lost := [name for name, value in means.items() if not math.isfinite(value)]:
+        raise InputError(
+            f"{lost[0]} is {means[lost[0]]} at step {step}. Lower --learning_rate or train in full precision; the checkpoints "
+            f"in {output_dir} are from before."
+        )
+    return means
 
 
 class LossMeans:
