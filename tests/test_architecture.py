@@ -27,6 +27,7 @@ FLOORS = [
     {"training"},
     {"trainer_glode", "serving"},
     {"publishing"},
+    {"teachers"},
     {"run"},
     {"run_crossner", "evaluation"},
     {"api"},

@@ -4,25 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TokenClassificationPipeline,
-)
+from transformers import PretrainedConfig, TokenClassificationPipeline
 
 from glode.corpora.schemes import PREFIXED
 from glode.errors import InputError
 from glode.metrics import Entity
 from glode.publishing.token_classifier import find_entities
 from glode.serving.tag import load_model, move
+from glode.teachers.tokens import load_token_classifier, takes_tokens
 from modeling_glode import GlodeModel
 
-LONGEST_WINDOW = 256  # tokens; a token classifier that takes fewer gets as many as it takes
 IOB2 = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}  # what the built-in pipeline does not know -> what it does
 
 
@@ -66,12 +57,10 @@ class TokenFinder:
     def __init__(self, name: str, settings: FinderSettings):
         if settings.nested:
             raise InputError(f"--nested: --model {name} is a token classifier, which finds no entities within entities.")
-        model, tokenizer = load_token_classifier(name, settings.dtype)
+        model, tokenizer = load_token_classifier(name, settings.dtype, "--model")
         labels = {i: _as_iob2(label) for i, label in model.config.id2label.items()}
         model.config.id2label, self.settings = labels, settings
-        positions = getattr(model.config, "max_position_embeddings", 0) or 0
-        takes = [LONGEST_WINDOW, tokenizer.model_max_length, *([positions - 2] if positions > 2 else [])]
-        tokenizer.model_max_length = min(takes)
+        tokenizer.model_max_length = takes_tokens(model, tokenizer)
         model = move(model, settings.device)
         strategy = settings.aggregation_strategy
         self.ner = TokenClassificationPipeline(
@@ -101,29 +90,6 @@ def load_finder(name: str, settings: FinderSettings) -> Finder:
         raise InputError(f"--model {name} has no config.json that can be read: {reason}")
     ours = config.get("model_type") == GlodeModel.config_class.model_type
     return (SpanFinder if ours else TokenFinder)(name, settings)
-
-
-def load_token_classifier(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A built-in token classifier and its tokenizer.
-
-    Raises:
-        InputError: it is another kind of model, cannot be loaded, or its tokenizer does not say where a token stands in the text.
-    """
-    kinds = PretrainedConfig.get_config_dict(name)[0].get("architectures") or []
-    if not any(kind.endswith("ForTokenClassification") for kind in kinds):
-        raise InputError(
-            f"--model {name} is neither a model of ours nor a token classifier, but {', '.join(kinds) or 'of no kind'}. Give one "
-            "that finds entities."
-        )
-    try:
-        model = AutoModelForTokenClassification.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--model {name} does not load as a token classifier: {reason}") from error
-    if not tokenizer.is_fast:
-        raise InputError(f"--model {name}: its tokenizer does not tell where a token stands in the text. Save a fast one.")
-    return model, tokenizer
 
 
 def _as_iob2(label: str) -> str:
