@@ -947,6 +947,7 @@ class GlodeOnnxModel(GlodeModel):
         where = _of_the_hub(kwargs)
         if config is None:
             config = GlodeConfig.from_pretrained(name_or_path, **where)
+        cached_file(name_or_path, f"{ONNX_FILE}.data", **where, _raise_exceptions_for_missing_entries=False)  # of large models
         return cls(config, cached_file(name_or_path, ONNX_FILE, **where))
 
     @property

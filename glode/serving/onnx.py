@@ -8,6 +8,7 @@ The model is a span model or a token classifier (`--export_token_classifier`). T
 model's own is. With --gold F1 and words a second are printed, beside PyTorch's, and written to its README.md.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,15 +78,24 @@ def main(argv: Sequence[str]) -> None:
     check_packages()
     from transformers import PretrainedConfig
 
-    from glode.serving import onnx_spans, onnx_tokens
     from modeling_glode import GlodeConfig
 
     try:
         kind = PretrainedConfig.get_config_dict(arguments.model)[0].get("model_type")
     except OSError:
         kind = None  # which is told below
+    logging.disable(logging.WARNING)  # exporter and quantiser tell of packages and steps that nobody has asked for
+    try:
+        _export(arguments, kind == GlodeConfig.model_type)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _export(arguments: ExportArguments, has_spans: bool) -> None:
+    from glode.serving import onnx_spans, onnx_tokens
+
     directory = arguments.directory
-    if kind == GlodeConfig.model_type:
+    if has_spans:
         export = onnx_spans.SpanExport(arguments.model, directory)
         worst = export.write()
     elif arguments.int8 or arguments.gold:

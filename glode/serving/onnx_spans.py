@@ -29,7 +29,8 @@ from glode.serving.tag import load_model
 from modeling_glode import ONNX_FILE, GlodeModel, GlodeOnnxModel, collate_windows, encode_words, load_glode
 
 INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
-ENCODER = "'model.encoder'"  # among the scopes of a node
+ENCODER = "encoder/"  # what the names of the encoder's nodes begin with
+LARGEST_FILE = 1.9e9  # bytes; weights beyond it, which no protobuf holds, go into a file of their own
 SENTENCES = [["Maria", "Keller", "works", "for", "Siemens", "in", "Munich", "."], list("王丽在北京的中国银行工作。"), ["ok"]]
 TURNS = 3  # over the gold file, by turns; the first warms up
 
@@ -71,6 +72,8 @@ class SpanExport:
         if isinstance(self.model, GlodeOnnxModel):
             raise InputError(f"--model {name} is an export already. Give the model that it was made of.")
         self.is_int8 = False
+        held = sum(p.numel() for name, p in self.model.named_parameters() if not name.startswith(("mlm_head", "projector")))
+        self.has_data_file = 4 * held > LARGEST_FILE
 
     @property
     def path(self) -> Path:
@@ -115,13 +118,26 @@ class SpanExport:
                     output_names=["logits"],
                     dynamic_shapes={name: {0: rows, 1: width.get(name, words)} for name in INPUTS},
                     dynamo=True,
-                    external_data=False,
+                    external_data=self.has_data_file,
                     verbose=False,
                 )
         except torch.onnx.errors.OnnxExporterError as error:
             reason = " ".join(str(error).split())[:200]
             kind = type(model.encoder).__name__
             raise InputError(f"torch's exporter does not know all that {kind} does: {reason} Use the model as it is.") from error
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Name the encoder's nodes, and leave out what the exporter notes of each: paths of this machine are among it."""
+        exported = onnx.load(str(self.path), load_external_data=False)
+        for node in exported.graph.node:
+            scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
+            if "'model.encoder'" in scopes:
+                node.name = ENCODER + node.name
+        graph = exported.graph
+        for part in (exported, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+            del part.metadata_props[:]
+        onnx.save(exported, str(self.path))
 
     def _batch(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         config = self.model.config
@@ -143,26 +159,22 @@ class SpanExport:
     def quantize(self) -> None:
         """Give the encoder's weight matrices 8 bits, each column a scale of its own; what is multiplied by them is quantised
         as it comes, and the head stays as it is."""
-        graph = onnx.load(str(self.path)).graph
+        graph = onnx.load(str(self.path), load_external_data=False).graph
         constants = {constant.name for constant in graph.initializer}
-        nodes = [
-            node.name
-            for node in graph.node
-            if node.op_type == "MatMul"
-            and node.input[1] in constants
-            and any(ENCODER in entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
-        ]
+        products = (node for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants)
+        nodes = [node.name for node in products if node.name.startswith(ENCODER)]
         with tempfile.TemporaryDirectory(dir=self.directory) as directory:
-            partial = Path(directory) / ONNX_FILE
             quantize_dynamic(
                 self.path,
-                partial,
+                Path(directory) / ONNX_FILE,
+                op_types_to_quantize=["MatMul"],
                 nodes_to_quantize=nodes,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                op_types_to_quantize=["MatMul"],
+                use_external_data_format=self.has_data_file,
             )
-            os.replace(partial, self.path)
+            for path in Path(directory).iterdir():
+                os.replace(path, self.directory / path.name)
         self.is_int8 = True
         self._write_card()
         print(f"{self.path}: {len(nodes)} weight matrices of the encoder have 8 bits")
@@ -192,7 +204,7 @@ class SpanExport:
         """The model's own card, where it has one, with a section on the export."""
         path = cached_file(self.name, "README.md", _raise_exceptions_for_missing_entries=False)
         card = ModelCard.load(path) if path else ModelCard(f"---\nlibrary_name: transformers\n---\n# {Path(self.name).name}\n")
-        card.data.tags = sorted({*(card.data.tags or []), "onnx"})
+        card.data["tags"] = sorted({*(card.data.get("tags") or []), "onnx"})
         bits = (
             "The encoder's weights have 8 bits, those of the span classifier 32." if self.is_int8 else "Its weights have 32 bits."
         )
