@@ -26,11 +26,11 @@ from glode.metrics import Entity
 from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
-from glode.training.batches import make_collator
+from glode.training.batches import make_collator, mean_masked
 from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
-from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
+from glode.training.losses import LossMeans, nll, reduce_spans, row_weights, soft_cross_entropy, supervised_contrastive
 from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
@@ -59,6 +59,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
+        source_languages: of source windows that are labelled target sentences, see [`Denoiser`]; None where there are none.
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
     """
 
@@ -80,6 +81,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: PseudoLabels | None = None,
         target_references: Sequence | None = None,
         languages: dict[str, range] | None = None,
+        source_languages: Tensor | None = None,
         target_strings: Tensor | None = None,
         **kwargs,
     ):
@@ -106,9 +108,9 @@ class GlodeTrainer(Trainer):
         self.interrupt = InterruptCallback()
         self.loss_means = LossMeans(self._gather)
         if pseudo_labels is not None:
-            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references, target_strings)
+            self._prepare_denoising(pseudo_labels, target, languages or {}, source_languages, target_references, target_strings)
         if source is not None:
-            self._prepare_streams(source, target)
+            self._prepare_streams(source, target, source_languages)
             self.add_callback(SamplerCallback(self.sampler))
         if self.denoiser is not None:
             self.add_callback(self.denoising_callback)
@@ -121,7 +123,7 @@ class GlodeTrainer(Trainer):
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings
+        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], source_languages, references, strings
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -131,6 +133,7 @@ class GlodeTrainer(Trainer):
             self.args.denoising_settings,
             self.model.config.projection_size,
             languages=torch.from_numpy(language_of),
+            source_languages=source_languages,
             gather=self._gather,
             rank=self.accelerator.process_index,
             strings=strings,
@@ -138,19 +141,16 @@ class GlodeTrainer(Trainer):
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
         self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
 
-    def _prepare_streams(self, source: Dataset, target: Dataset | None) -> None:
+    def _prepare_streams(self, source: Dataset, target: Dataset | None, source_languages: Tensor | None) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
         args, length = self.args, self.model.config.max_span_length
-        source_lengths = list_lengths(source, "input_ids")
-        target_lengths = list_lengths(target, "input_ids") if target is not None else np.empty(0, np.int32)
+        lengths = [list_lengths(s, "input_ids") if s is not None else np.empty(0, np.int32) for s in (source, target)]
         batches = (args.per_device_train_batch_size, self.target_batch_size)
-        self.sampler = TwoStreamSampler(source_lengths, target_lengths, *batches, args.seed, args.world_size)
-        read = [target_lengths, *([source_lengths] if args.mlm_text == "both" else [])]
-        special = self.processing_class.num_special_tokens_to_add()
-        tokens = sum(np.mean(lengths) - special for lengths in read) if target is not None else 1.0
-        self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
+        self.sampler = TwoStreamSampler(lengths[0], lengths[1], *batches, args.seed, args.world_size)
+        texts = [target, *([source] if args.mlm_text == "both" else [])] if target is not None else []
+        self.source_weights = row_weights(len(source), source_languages, args.target_train_weight).to(args.device)
+        self.mean_masked = mean_masked(texts, self.processing_class, args)
         self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
-        texts = [target, *([source] if args.mlm_text == "both" else [])]
         self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
 
     def _gather(self, tensor: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ class GlodeTrainer(Trainer):
     def _source_loss(self, log_probabilities: Tensor, spans: dict[str, Tensor]) -> Tensor:
         """L_src of log probabilities, or of log similarities [source rows, words, length, types]."""
         rows = len(log_probabilities)
-        losses = nll(log_probabilities, spans["labels"][:rows])
+        losses = nll(log_probabilities, spans["labels"][:rows]) * self.source_weights[spans["window"][:rows], None, None]
         return reduce_spans(losses, spans["span_mask"][:rows], self.args.loss_reduction, self.mean_spans[0])
 
     def _denoise(self, denoiser: Denoiser, projection: Tensor | None, spans: dict[str, Tensor]) -> Tensor:
@@ -224,7 +224,7 @@ class GlodeTrainer(Trainer):
 
     def _projection_loss(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
         """L_src of a classifier by the similarity to the prototypes. [source rows, words, length, D]"""
-        vectors = denoiser.centered(projection, torch.zeros_like(spans["window"][: len(projection)]))
+        vectors = denoiser.centered(projection, denoiser.language_of(spans["window"], spans["is_target"])[: len(projection)])
         similarity = denoiser.prototypes.similarity(vectors) / 0.1
         return self._source_loss(similarity.log_softmax(-1), spans)
 

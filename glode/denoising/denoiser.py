@@ -43,6 +43,8 @@ class Denoiser:
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
         strings: for `agreement`, which spans are the same string, see [`Agreement`].
+        source_languages: the language of each source window: 0 the source's, then the targets' from 1 on, of labelled sentences
+            in a target language. All are the source's by default.
     """
 
     own_settings: ClassVar[dict[str, Any]] = {}  # in the place of the given ones
@@ -57,6 +59,7 @@ class Denoiser:
         gather: Gather = alone,
         rank: int = 0,
         strings: Tensor | None = None,
+        source_languages: Tensor | None = None,
     ):
         self.pseudo_labels, self.strings = pseudo_labels, strings
         self.settings = settings = dataclasses.replace(settings, **self.own_settings)
@@ -64,6 +67,7 @@ class Denoiser:
         if languages is None:
             languages = torch.zeros(len(pseudo_labels.refined_in), dtype=torch.long)
         self.languages = torch.as_tensor(languages, device=device)
+        self.source_languages = None if source_languages is None else source_languages.to(device)
         number = 1 + int(self.languages.max())
         self.centers = Centers(1 + number, types, size, device=device) if settings.center_vectors else None
         self.prototypes = Prototypes(types, size, settings.prototype_decay, device)
@@ -136,7 +140,7 @@ class Denoiser:
         """The vectors of a batch as they are compared, after their languages' centers have moved. [batch, words, length, D]"""
         if self.centers is None:
             return projection
-        language = torch.where(is_target, 1 + self.languages[window * is_target], 0)  # 0 is the source
+        language = self.language_of(window, is_target)
         self.centers.update(projection, types, language, counted, self.gather)
         return self.centered(projection, language)
 
@@ -164,7 +168,8 @@ class Denoiser:
         refines = self.refines_labels and self.settings.gives_directions
         if not refines or bool((self.pseudo_labels.refined_in >= epoch).all()):
             return {}
-        return OnePass(self.pseudo_labels, self.settings, self.languages, self.strings, self.gather).refine(batches, epoch, beta)
+        state = (self.pseudo_labels, self.settings, self.languages, self.strings, self.gather, self.source_languages)
+        return OnePass(*state).refine(batches, epoch, beta)
 
     # -------------------------------------------------------------------------------------------------- what baselines change
 
@@ -215,6 +220,11 @@ class Denoiser:
         return soft
 
     # -------------------------------------------------------------------------------------------------------------- elsewhere
+
+    def language_of(self, window: Tensor, is_target: Tensor) -> Tensor:
+        """The language of some rows, 0 for the source, then the targets: window and bool is_target [rows] -> [rows]."""
+        source = torch.zeros_like(window) if self.source_languages is None else self.source_languages[window * ~is_target]
+        return torch.where(is_target, 1 + self.languages[window * is_target], source)
 
     def centered(self, vectors: Tensor, language: Tensor) -> Tensor:
         """Span vectors [rows, words, length, D] as they are compared; language [rows], 0 for the source, then the targets."""

@@ -68,6 +68,7 @@ class OnePass:
         languages: [windows], the target language of each, from 0.
         strings: see [`Agreement`]; needed with `agreement`.
         gather: [...] -> [processes, ...], by rank.
+        source_languages: [source windows], see [`Denoiser`].
     """
 
     certain = 0.99
@@ -80,8 +81,10 @@ class OnePass:
         languages: Tensor,
         strings: Tensor | None = None,
         gather: Gather = alone,
+        source_languages: Tensor | None = None,
     ):
-        self.pseudo_labels, self.settings, self.languages, self.gather = pseudo_labels, settings, languages, gather
+        self.pseudo_labels, self.settings, self.gather = pseudo_labels, settings, gather
+        self.languages, self.source_languages = languages, source_languages
         self.types = pseudo_labels.probabilities.shape[-1]
         self.number_of_languages = 1 + int(languages.max())
         self.agreement: Agreement | None = None
@@ -130,7 +133,7 @@ class OnePass:
                 size = 2 * batch.states.shape[-1]
                 reservoir = Reservoir(self.types, size, self.settings, self.pseudo_labels.offsets.device)
             if batch.labels is not None:
-                self._collect(reservoir, batch, batch.labels, torch.zeros_like(batch.window))
+                self._collect(reservoir, batch, batch.labels, self._source_language(batch.window))
                 continue
             spans, soft = self._target_spans(batch)
             self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window])
@@ -140,6 +143,10 @@ class OnePass:
         assert reservoir is not None, "there are no windows"
         sample = reservoir.joined(self.gather)  # all have read when this is through: labels may be written
         return sample, None if bool(self.gather(torch.tensor(full, device=sample.types.device)).any()) else kept
+
+    def _source_language(self, window: Tensor) -> Tensor:
+        """The language of source windows [rows], 0 but for labelled sentences in a target language."""
+        return torch.zeros_like(window) if self.source_languages is None else self.source_languages[window]
 
     def _read_again(self, batches: Callable[[], Iterable[ReadWindows]]) -> Iterator[TargetSpans]:
         for batch in batches():

@@ -154,6 +154,10 @@ class GlodeTrainingArguments(TrainingArguments):
             "cluster the search is approximate; its recall and the error of the shares are logged."
         },
     )
+    target_train_weight: float = field(
+        default=10.0,
+        metadata={"help": "What a sentence of --target_train weighs in the loss; a source sentence weighs 1."},
+    )
     pseudo_labels_in_memory: int = field(
         default=1024,
         metadata={
