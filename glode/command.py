@@ -13,7 +13,7 @@ COMMANDS = {
     "tag": ("glode.serving.tag", "find the entities of a file of any size"),
     "evaluate": ("glode.evaluation.evaluate", "judge models by a labelled file of your own"),
     "review": ("glode.evaluation.review", "choose sentences for a person to correct"),
-    "export": ("glode.serving.onnx", "write a token classifier for ONNX Runtime"),
+    "export": ("glode.serving.onnx", "write a model for ONNX Runtime"),
     "app": ("glode.serving.app", "a page to try a model in the browser"),
 }
 

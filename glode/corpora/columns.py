@@ -8,7 +8,7 @@ from pathlib import Path
 from glode.corpora.files import read_lines
 from glode.corpora.layout import Layout, find_layout
 from glode.corpora.options import ReadingOptions
-from glode.corpora.rows import SAMPLE, is_comment, read_rows, visible
+from glode.corpora.rows import SAMPLE, is_comment, is_mark, read_rows, visible
 from glode.corpora.schema import Raw
 from glode.corpora.survey import LANGUAGE
 from glode.corpora.tags import COMMON_TYPES
@@ -32,7 +32,7 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, lay
     - Tabs separate the columns of a line that has one, else blanks; a file may mix them. All lines have as many columns as the
       first. A .csv file is what its name says.
     - A first line of names (word, tag) says which column is which, and may name one of sentences.
-    - `-DOCSTART-` lines end a sentence too.
+    - `-DOCSTART-` and lines of a mark such as <s> end a sentence too.
     - A first column that counts the words (CoNLL-U) is left out; ranges (1-2) and empty nodes (1.1) are passed over. Of ten
       columns the last says NER=tag among others; of UNER's five the third is the tag, of GermEval's four the third the outer one.
     - A line that begins with # is a word where it has as many columns as the others and a tag (O, a prefixed or an upper-case
@@ -44,7 +44,7 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, lay
     layout = layout or find_layout(path, options, labelled)
     raw, sentence = Raw(0, [], [], []), None
     for number, columns, replaced in read_rows(path, options):
-        if not columns or columns[0] == "-DOCSTART-":
+        if not columns or is_mark(columns[0]):
             if raw.words:
                 yield raw
                 raw = Raw(0, [], [], [])
@@ -117,10 +117,8 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
     """
     lines = read_lines(path, options.encoding, options.encoding_errors)
     sample = [line.split() for line in islice((line for _, line, _ in lines if line.strip()), SAMPLE)]
-    tagged = sum(
-        len(columns) > 1 and _ends_in_tag(columns) for columns in sample if not columns[0].startswith(("#", "-DOCSTART-"))
-    )
-    counted = sum(not columns[0].startswith(("#", "-DOCSTART-")) for columns in sample)
+    rows = [columns for columns in sample if not columns[0].startswith("#") and not is_mark(columns[0])]
+    tagged, counted = sum(len(columns) > 1 and _ends_in_tag(columns) for columns in rows), len(rows)
     words = [word for columns in sample for word in columns]
     if 2 * sum(map(bool, map(_ATTACHED.fullmatch, words))) > len(words):
         raise InputError(f"{path}: words with their tags attached, as in {words[0]!r}. Write a word and its tag a line.")

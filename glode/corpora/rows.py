@@ -12,6 +12,7 @@ from glode.corpora.options import ReadingOptions
 from glode.errors import InputError
 
 SAMPLE = 1000  # lines that show what separates the columns
+_MARK = re.compile(r"-?DOCSTART-?|</?(s|p|doc|text|sent|sentence)>", re.IGNORECASE)
 _PREFIXES = frozenset("BIESLUM")
 _PARTED = re.compile(r". -\w.*|.- \w.*")  # B -PER, B- PER
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # around a tag they are no part of it
@@ -68,6 +69,10 @@ def _split(line: str, mixed: bool) -> list[str]:
     return columns
 
 
+def _is_beside(line: str) -> bool:
+    return line.startswith("#") or is_mark(line.split()[0])
+
+
 def visible(text: str) -> str:
     return text.strip().strip(_INVISIBLE).strip()
 
@@ -76,13 +81,18 @@ def _is_mixed(path: Path, options: ReadingOptions) -> bool:
     """Whether tabs and blanks both separate columns: only together do they give all lines the same number of columns, and more
     than one to the last field of each line."""
     lines = read_lines(path, options.encoding, options.encoding_errors)
-    sample = list(islice((line for _, line, _ in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))), SAMPLE))
+    sample = list(islice((line for _, line, _ in lines if line.strip() and not _is_beside(line)), SAMPLE))
     if not any("\t" in line for line in sample):
         return False
     together = {len(_split(line, True)) for line in sample}
     tabs = {len(_split(line, False)) for line in sample}
     pieces = {len(line.strip().split("\t")[-1].split()) for line in sample}
     return len(together) == 1 and (len(tabs) > 1 or min(pieces) > 1)
+
+
+def is_mark(word: str) -> bool:
+    """Whether the first column of a line says that a document or a sentence begins or ends there: -DOCSTART-, <s>, </doc>."""
+    return _MARK.fullmatch(word.strip()) is not None
 
 
 def is_comment(columns: list[str], width: int, path: Path) -> bool:

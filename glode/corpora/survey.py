@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glode.corpora.options import ReadingOptions
-from glode.corpora.rows import is_comment, read_rows, visible
+from glode.corpora.rows import is_comment, is_mark, read_rows, visible
 from glode.corpora.tags import MOST_TAGS
 
 LANGUAGE = re.compile(r"(?:[a-z]{2,3}|simple)(?:[-_][a-z]+)*:")  # PAN-X has it before each word
@@ -74,7 +74,7 @@ class Index:
 def take_survey(path: Path, options: ReadingOptions) -> Survey:
     survey, index = Survey(), Index()
     for number, columns, _ in read_rows(path, options):
-        if not columns or columns[0] == "-DOCSTART-":
+        if not columns or is_mark(columns[0]):
             index.end_sentence()
             continue
         if (

@@ -126,6 +126,14 @@ def test_text_whose_lines_end_in_tags_has_columns(tmp_path: Path, labelled: bool
     assert entities_of(written(tmp_path / "c.txt", "Lena PER\nOtt PER\nlebt O\n\nKiel LOC\n"), labelled) == LENA
 
 
+@pytest.mark.parametrize("mark", ["-DOCSTART-", "-docstart-", "DOCSTART", "</s>", "<s>", "<doc>"])
+@pytest.mark.parametrize("rest", ["", " O"])
+def test_marks_between_sentences_are_no_words(tmp_path: Path, mark: str, rest: str):
+    text = f"{mark}{rest}\nLena B-PER\nOtt I-PER\nlebt O\n{mark}{rest}\nKiel B-LOC\n"
+    for name in ("a.conll", "a.txt"):
+        assert entities_of(written(tmp_path / name, text)) == LENA
+
+
 def test_text_of_which_some_lines_end_in_tags(tmp_path: Path):
     path = written(tmp_path / "a.txt", "Lena B-PER\nlebt O\nin O\nKiel.\n")
     assert "3 of its first 4" in (message := message_of(path, labelled=False)) and "lines end in a tag such as O" in message
