@@ -59,6 +59,7 @@ class CardFacts:
         source_is_given: whether the source model, or its pseudo labels, were there before this run.
         teachers: the source models whose pseudo labels are averaged; `calibrated`, on what their confidence was (`--calibrate`).
         labels_are_given: whether somebody else has made the pseudo labels.
+        other_teachers: those of `teachers` that are no source models.
         rounds: the target stages, each of which learns from the target model of the one before.
         refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
         best_checkpoint: whether the source development F1 chose the checkpoint.
@@ -100,6 +101,7 @@ class CardFacts:
     teachers: int = 1
     calibrated: str = "none"
     labels_are_given: bool = False
+    other_teachers: Sequence[str] = ()
     rounds: int = 1
     target_train_sentences: int = 0
     target_train_weight: float = 1.0

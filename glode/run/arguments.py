@@ -26,7 +26,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
         (
             *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
             *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "beta_epochs"),
-            *("datastore_size", "num_teachers", "rounds"),
+            *("datastore_size", "num_teachers", "teacher_requests", "rounds"),
         ),
         lambda value: value >= 1,
     ),
@@ -194,11 +194,18 @@ class RunArguments:
     teachers: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Directories of source models that are there already, one or several, whose soft labels are averaged; "
+            "help": "Who labels the target text, one or several, whose soft labels are averaged: directories of source models; "
+            "token classifiers and GLiNER models, on disk or on the Hub; chat models as ADDRESS#MODEL, such as "
+            "https://api.openai.com/v1#gpt-4o-mini, with the key in OPENAI_API_KEY; .jsonl files as in --pseudo_labels. "
             "--source_model is the same.",
             "aliases": ["--source_model"],
         },
     )
+    teacher_price: str | None = field(
+        default=None,
+        metadata={"help": "Price of a million tokens that a chat model reads, and that it writes, which is shown: 0.15,0.60."},
+    )
+    teacher_requests: int = field(default=8, metadata={"help": "Requests to a chat model at the same time."})
     num_teachers: int = field(
         default=1, metadata={"help": "Source models to train, with the seeds that follow --seed; the first one is reported."}
     )
@@ -241,7 +248,7 @@ class RunArguments:
     )
     model_cache: str = field(
         default=f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/glode",
-        metadata={"help": "Where the embedded encoder is converted to."},
+        metadata={"help": "Where the embedded encoder is converted to, and the answers of chat models are kept."},
     )
     config_reason: str | None = field(default=None, init=False)  # why this recipe, where the run chose it itself
     warmup_is_given: bool = field(default=False, init=False)  # on the command line or in a file of one's own
@@ -255,7 +262,19 @@ TRAINING = (
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model", "early_stopping_patience"),
 )
 RUN = (
-    *("config", "stage", "teachers", "num_teachers", "rounds", "calibrate", "pseudo_labels", "output_dir", "overwrite"),
+    *(
+        "config",
+        "stage",
+        "teachers",
+        "teacher_price",
+        "teacher_requests",
+        "num_teachers",
+        "rounds",
+        "calibrate",
+        "pseudo_labels",
+        "output_dir",
+        "overwrite",
+    ),
     "resume_from_checkpoint",
     *("keep_checkpoints", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
 )
@@ -469,6 +488,20 @@ def _check_teachers(run: RunArguments) -> None:
         raise InputError(
             "--calibrate teachers asks how far several teachers agree: give --num_teachers 3, or several --teachers."
         )
+    if run.teacher_price is not None:
+        parse_price(run.teacher_price)
+
+
+def parse_price(text: str) -> tuple[float, float]:
+    """What a million tokens cost that are read, and that are written, of a --teacher_price.
+
+    Raises:
+        InputError: it is not two numbers.
+    """
+    parts = text.split(",")
+    if len(parts) != 2 or not all(re.fullmatch(r"\d+(\.\d+)?", part.strip()) for part in parts):
+        raise InputError(f"--teacher_price {text}: expected two numbers, READ,WRITTEN, such as 0.15,0.60.")
+    return float(parts[0]), float(parts[1])
 
 
 def _stages(run: RunArguments) -> set[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,8 @@ class Corpora:
     """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only.
 
     Several target languages lie one after the other in `target`, `target_train` and `target_test`; `rows` has the sentences of
-    each. `target_train` are labelled target sentences, `taken_out` those that the target text had as well.
+    each. `target_train` are labelled target sentences, `taken_out` those that the target text had as well. `names_of_teachers`
+    are the names in --label_map that no corpus has, and what they become.
     """
 
     source: Dataset
@@ -43,6 +44,7 @@ class Corpora:
     rows: dict[str, dict[str, range]]
     target_train: Dataset | None = None
     taken_out: Dataset | None = None
+    names_of_teachers: dict[str, str] = field(default_factory=dict)
 
     def present(self) -> dict[str, Dataset]:
         """The corpora that there are, by name."""
@@ -57,14 +59,14 @@ class Corpora:
 def load_corpora(
     arguments: DataArguments,
     memory: Mapping[str, Any] | None = None,
-    more_types: Iterable[str] = (),
+    more_types: Iterable[str] | None = (),
     keeps_target: bool = False,
 ) -> Corpora:
     """Read all corpora.
 
     Args:
         memory: what is no file: name -> data, see `from_memory`; a corpus argument of that name stands for them.
-        more_types: which --label_map may name, too: those of given pseudo labels.
+        more_types: which --label_map may name, too: those of given pseudo labels and of teachers. None for any.
         keeps_target: whether labelled target sentences stay in the target text as well: given pseudo labels are of all of it.
     Raises:
         InputError: something is missing, broken, or not enough for a run.
@@ -223,14 +225,16 @@ def _use_demo(data: DataArguments) -> None:
     )
 
 
-def _map_labels(corpora: Corpora, mapping: dict[str, str], more_types: Iterable[str]) -> None:
+def _map_labels(corpora: Corpora, mapping: dict[str, str], more_types: Iterable[str] | None) -> None:
     """Apply --label_map to all corpora.
 
     Raises:
         InputError: neither a corpus nor `more_types` has a type that it names.
     """
     given = corpora.present()
-    known = set(more_types).union(*map(types_of, given.values()))
+    in_corpora = set[str]().union(*map(types_of, given.values()))
+    corpora.names_of_teachers = {old: new for old, new in mapping.items() if old not in in_corpora}
+    known = in_corpora | set(mapping if more_types is None else more_types)
     if unknown := sorted(set(mapping) - known):
         raise InputError(f"--label_map: no corpus has the type {unknown[0]!r}. There are {', '.join(sorted(known)) or 'none'}.")
     for name, corpus in given.items():

@@ -83,7 +83,8 @@ def fingerprint_of(
     """The fingerprint of a run, the same on each of its processes, and on another number of them with the same global batch."""
     values: dict[str, Any] = {"glode": glode.__version__}
     values |= {told: corpus_hash(getattr(corpora, name)) for name, told in CORPORA.items()}
-    values |= {"source model": [_file_hash(Path(teacher, "model.safetensors")) for teacher in run.teachers or ()] or None}
+    values |= {"source model": [_teacher_hash(teacher) for teacher in run.teachers or ()] or None}
+    values |= {"names of teachers": corpora.names_of_teachers} if corpora.names_of_teachers else {}
     values |= {name: getattr(run, name) for name in ("num_teachers", "rounds", "calibrate")}
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
     values |= {"warmup_is_given": run.warmup_is_given}  # else a short stage has a shorter one
@@ -105,6 +106,11 @@ def corpus_hash(corpus: Dataset | None) -> str | None:
     for batch in corpus.select_columns(["words", "begins", "lengths", "types"]).iter(10_000):
         content.update(json.dumps(batch).encode())
     return content.hexdigest()[:16]
+
+
+def _teacher_hash(name: str) -> str | None:
+    """A hash of a teacher's weights or labels; its name where they are not on this machine."""
+    return _file_hash(Path(name, "model.safetensors")) or _file_hash(name) or name
 
 
 def _file_hash(path: Path | str | None) -> str | None:

@@ -74,25 +74,32 @@ def read_labels(path: Path, labels: PseudoLabels, fingerprint: Fingerprint) -> N
 Span = tuple[int, int, tuple[int, float]]  # first word, length in words (0: a border within a word), (type, score)
 
 
-def read_records(
-    path: Path, labels: PseudoLabels, corpus: Dataset, windows: Dataset, names: Sequence[str], mapping: Mapping[str, str]
-) -> tuple[int, int]:
-    """Fill `labels` from JSON lines of the target text, in its order: {"text": ..., "entities": [{"start", "end",
-    "entity_group", "score"}]} with offsets in characters, as `glode tag` writes them, or {"tokens": [words], ...} with offsets
-    in words, of which the last is not inside. A record holds one sentence of the target text, or several that follow one another.
-
-    A span's soft label is its score for its type, 1 where it has none, and the rest for "O".
+def read_records(path: Path, corpus: Dataset, names: Sequence[str], mapping: Mapping[str, str]) -> list[list[Span]]:
+    """The spans of each target sentence in JSON lines of the target text, in its order: {"text": ..., "entities": [{"start",
+    "end", "entity_group", "score"}]} with offsets in characters, as `glode tag` writes them, or {"tokens": [words], ...} with
+    offsets in words, of which the last is not inside. A record holds one sentence of the target text, or several that follow one
+    another. A span without a score has the score 1.
 
     Args:
-        corpus, windows: the target text.
+        corpus: the target text.
         names: the types, "O" first.
         mapping: other names of types -> ours, or "O".
-    Returns:
-        How many spans the labels hold, and how many there are: some may be longer than L, or have a border within a word.
     Raises:
         InputError: the file is broken, or not of this text and these types.
     """
-    sentences = _spans_of_sentences(path, corpus, {name: i for i, name in enumerate(names)}, mapping)
+    return _spans_of_sentences(path, corpus, {name: i for i, name in enumerate(names)}, mapping)
+
+
+def write_mean(labels: PseudoLabels, of_teachers: Sequence[Sequence[Sequence[Span]]], windows: Dataset) -> tuple[int, int]:
+    """Fill `labels` with the mean of several teachers' spans, see `read_records`. A span's soft label is its mean score for each
+    type, 0 of a teacher that does not name it, and the rest for "O".
+
+    Args:
+        windows: of the target text.
+    Returns:
+        How many spans the labels hold, and how many there are: some may be longer than L, or have a border within a word.
+    """
+    sentences = [_mean_spans(spans) for spans in zip(*of_teachers, strict=True)]
     length = labels.probabilities.shape[1]
     cells: list[tuple[int, int, int]] = []
     scores: list[float] = []
@@ -107,6 +114,15 @@ def read_records(
         outside = 1 - labels.probabilities[row, column, 1:].float().sum(-1)
         labels.probabilities[row, column, 0] = outside.clamp(min=0).to(labels.probabilities)
     return len(cells), sum(map(len, sentences))
+
+
+def _mean_spans(of_teachers: Sequence[Sequence[Span]]) -> list[Span]:
+    """The spans of one sentence with their mean scores."""
+    sums: dict[tuple[int, int, int], float] = {}
+    for spans in of_teachers:
+        for begin, length, (kind, score) in spans:
+            sums[begin, length, kind] = sums.get((begin, length, kind), 0.0) + score
+    return [(begin, length, (kind, total / len(of_teachers))) for (begin, length, kind), total in sums.items()]
 
 
 def types_in_records(path: Path) -> set[str]:

@@ -27,11 +27,13 @@ from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
 from glode.run.backbone import aligned, fresh_model
-from glode.run.given_labels import are_records, read_calibration, read_labels, read_records, write_labels
+from glode.run.given_labels import Span, are_records, read_calibration, read_labels, read_records, write_labels, write_mean
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
+from glode.run.teacher_kinds import LABELS
+from glode.run.teachers import Labeller, decoded, entities_of, read_teacher, short_name, write_spans
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
 from glode.training.calibration import Scaling
@@ -92,10 +94,47 @@ class Run(Preparation):
 
     def source_stages(self) -> list[GlodeTrainer | Path]:
         """The source models, one after the other. Of several, which memory may not hold at once, the directories."""
-        several = len(self.run.teachers) if self.run.teachers else self.run.num_teachers
-        if several == 1:
+        kinds = list(self.teacher_kinds.values()) or [None] * self.run.num_teachers
+        if kinds == [None]:
             return [self.source_stage(1)[0]]
-        return [self.source_stage(number)[1] for number in range(1, several + 1)]
+        return [self.labels_of_other(number) if kind else self.source_stage(number)[1] for number, kind in enumerate(kinds, 1)]
+
+    def labels_of_other(self, number: int) -> Path:
+        """Let a teacher that is no model of ours label the target text, or take the labels that are there; its scores where gold
+        exists. Returns the file of its labels."""
+        assert self.run.teachers, "only they can be others"
+        watch, name = Stopwatch(), self.run.teachers[number - 1]
+        given = self.teacher_kinds[name] == LABELS
+        path = Path(name) if given else self.output / f"{numbered('teacher_labels', number)}.jsonl"
+        if self.main:
+            facts = {} if given else self._ask_teacher(name, path)
+            facts["scores"] = self._scores_of_labels(path) | facts.get("scores", {})
+            self.metrics.setdefault("teachers", []).append({"name": name, "kind": LABELS, **facts})
+        self.training.distributed_state.wait_for_everyone()
+        self.metrics["cost"][numbered("teacher", number)] = watch.read()
+        return path
+
+    def _ask_teacher(self, name: str, path: Path) -> dict[str, Any]:
+        """Write a teacher's labels of the target text to a file, unless they are there, and let it read the target test set.
+        Returns its kind, what it tells of itself, and its scores."""
+        labeller, corpora = Labeller(self, name), self.corpora
+        if there := finished_part(self.training, path.name):
+            say("labels", f"{there} is there already")
+        else:
+            say("labels", f"{short_name(name)} ({labeller.teacher.kind}) labels {len(corpora.target)} sentences")
+            write_spans(path, corpora.target["words"], labeller.label(corpora.target, corpora.rows["target"]))
+        scores = {}
+        if (test := corpora.target_test) is not None:
+            found = decoded(labeller.label(test, corpora.rows["target_test"]))
+            scores = self._score("test", test, self.features(test), found)
+        return {"kind": labeller.teacher.kind, **labeller.teacher.facts(), "scores": scores}
+
+    def _scores_of_labels(self, path: Path) -> dict[str, dict]:
+        """The scores of a teacher's labels on the target text itself, where that has gold entities."""
+        corpus = self.corpora.target
+        if not list_lengths(corpus, "types").any():
+            return {}
+        return self._score("target", corpus, self.target, entities_of(read_teacher(path, self), self.labels))
 
     def source_stage(self, number: int) -> tuple[GlodeTrainer, Path]:
         """Train a source model, or take the one that is there; its scores. Returns its trainer and its directory."""
@@ -151,24 +190,48 @@ class Run(Preparation):
         self, teachers: Sequence[GlodeTrainer | Path], number: int
     ) -> tuple[PseudoLabels, dict[str, Scaling]]:
         """Let the teachers label the target text, one after the other; with --calibrate also their scalings, by name."""
-        kind = "source" if number == 1 else "target"
-        who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
-        self._say("labels", f"{who} {len(self.corpora.target)} sentences")
-        several = range(1, len(teachers) + 1)
-        names = [numbered("source_model", i) if number == 1 else numbered("target_model", number - 1) for i in several]
-        trainers = (self.trainer(self._load_teacher(t), "source") if isinstance(t, Path) else t for t in teachers)
+        named = self._named(teachers, number)
+        others = [path for _, path in named if isinstance(path, Path) and are_records(path)]
         if self.run.calibrate == "teachers" and len(teachers) > 1:
-            each = [trainer.assign_pseudo_labels(self.target) for trainer in trainers]
+            each = [
+                self._mean_of_others([t]) if t in others else self._trainer_of(t).assign_pseudo_labels(self.target)
+                for t in teachers
+            ]
             scalings = calibrate_on_each_other(each, self.target)
-            return mean_of(each, scalings), dict(zip(names, scalings, strict=True))
-        labels: PseudoLabels | None = None
+            return mean_of(each, scalings), dict(zip((name for name, _ in named), scalings, strict=True))
+        labels = self._mean_of_others(others) if others else None
         calibration: dict[str, Scaling] = {}
-        for before, (name, trainer) in enumerate(zip(names, trainers, strict=True)):
+        for before, (name, teacher) in enumerate(((name, t) for name, t in named if t not in others), len(others)):
+            trainer = self._trainer_of(teacher)
             if self.run.calibrate == "dev":
                 calibration[name] = Scaling(trainer.fit_temperature())
             labels = trainer.assign_pseudo_labels(self.target, calibration.get(name, Scaling()).temperature, labels, before)
         assert labels is not None, "a round has a teacher or given labels"
         return labels, calibration
+
+    def _named(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> list[tuple[str, GlodeTrainer | Path]]:
+        """The teachers of a round with their names in metrics.json; says who they are."""
+        kind = "source" if number == 1 else "target"
+        if any(self.teacher_kinds.values()) and number == 1:
+            kind = "teacher" if len(teachers) == 1 else "teachers"
+            self._say("labels", f"those of {len(teachers)} {kind}" + (", of which the mean counts" if len(teachers) > 1 else ""))
+            names = [
+                numbered("teacher" if other else "source_model", i) for i, other in enumerate(self.teacher_kinds.values(), 1)
+            ]
+            return list(zip(names, teachers, strict=True))
+        who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
+        self._say("labels", f"{who} {len(self.corpora.target)} sentences")
+        several = range(1, len(teachers) + 1)
+        names = [numbered("source_model", i) if number == 1 else numbered("target_model", number - 1) for i in several]
+        return list(zip(names, teachers, strict=True))
+
+    def _trainer_of(self, teacher: GlodeTrainer | Path) -> GlodeTrainer:
+        """The trainer of a teacher that is a model of ours."""
+        return self.trainer(self._load_teacher(teacher), "source") if isinstance(teacher, Path) else teacher
+
+    def _mean_of_others(self, paths: Sequence[Path]) -> PseudoLabels:
+        """The mean of the labels in the files of teachers that are no models of ours."""
+        return self._labels_of([read_teacher(path, self) for path in paths])
 
     def target_stage(self, labels: PseudoLabels, number: int, directory: Path) -> dict[str, Any]:
         """Train a target model on the labels, which are refined meanwhile. Returns its scores, and the labels by epoch."""
@@ -195,11 +258,11 @@ class Run(Preparation):
     def _finished_stages(self, before: dict) -> None:
         """What a finished run has, with scores on the test sets that are given now."""
         self.heading("finished before: nothing is left to train")
-        if self.run.stage == "all":
+        if self.run.stage == "all" and not any(self.teacher_kinds.values()):
             self.source_stages()
         trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
         self.metrics["target_model"] = self._scores(trainer)
-        kept = ("pseudo_labels", "token_classifier", "rounds", "calibration", "cost", "epochs")
+        kept = ("pseudo_labels", "teachers", "token_classifier", "rounds", "calibration", "cost", "epochs")
         self.metrics |= {name: before[name] for name in kept if name in before}
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
@@ -365,13 +428,21 @@ class Run(Preparation):
 
     def _read_pseudo_labels(self, path: Path) -> PseudoLabels:
         """Pseudo labels that were made before, see `read_labels` and `read_records`."""
+        if are_records(path):
+            mapping = parse_label_map(self.data.label_map) if self.data.label_map else {}
+            return self._labels_of([read_records(path, self.corpora.target, self.labels, mapping)])
+        labels = self._empty_labels()
+        read_labels(path, labels, self.fingerprint)
+        return labels
+
+    def _empty_labels(self) -> PseudoLabels:
         wait_for_everyone = self.training.distributed_state.wait_for_everyone
-        labels = empty_pseudo_labels(self.target, self.config, self.training, wait_for_everyone)
-        if not are_records(path):
-            read_labels(path, labels, self.fingerprint)
-            return labels
-        mapping = parse_label_map(self.data.label_map) if self.data.label_map else {}
-        held, there = read_records(path, labels, self.corpora.target, self.target, self.labels, mapping)
+        return empty_pseudo_labels(self.target, self.config, self.training, wait_for_everyone)
+
+    def _labels_of(self, of_teachers: Sequence[list[list[Span]]]) -> PseudoLabels:
+        """The mean of teachers' spans as soft labels; says what of them the labels do not hold."""
+        labels = self._empty_labels()
+        held, there = write_mean(labels, of_teachers, self.target)
         if held < there:
             told = (
                 f"{there - held} of {there} entities are left out: longer than L = {self.length}, or with a border within a word"

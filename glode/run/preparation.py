@@ -22,6 +22,7 @@ from glode.run.given_labels import are_records, types_in_records
 from glode.run.languages import language_note
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
+from glode.run.teacher_kinds import LABELS, kinds_of, types_of_teachers
 from glode.training.arguments import GlodeTrainingArguments
 
 logger = logging.get_logger("glode")
@@ -53,6 +54,7 @@ class Preparation:
         labels: "O" and the types.
         length: L.
         config: of a fresh model.
+        teacher_kinds: of each of --teachers, see `kinds_of`.
         source, dev, target: their windows; the target's without entities, whatever the corpus has.
         labelled: the windows of all labelled sentences that the target stage learns, the source's and those of --target_train.
         source_languages: the language of each of them, see `Denoiser`; None where all are the source's.
@@ -78,8 +80,10 @@ class Preparation:
         self.repository: str | None = None
         check_writable(self.output)
         self._say_languages()
+        self.teacher_kinds = kinds_of(run)
+        labels_are_given = bool(run.pseudo_labels) or LABELS in self.teacher_kinds.values()
         with training.main_process_first(desc="reading the corpora"):
-            self.corpora = load_corpora(data, memory, self._types_of_given_labels(), bool(run.pseudo_labels))
+            self.corpora = load_corpora(data, memory, self._types_of_others(), labels_are_given)
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
@@ -148,10 +152,12 @@ class Preparation:
             logger.warning(f"--target_train has {both} of the sentences of --target_test: its scores will be too good.")
         return {"target_train": facts}
 
-    def _types_of_given_labels(self) -> set[str]:
-        """The types of pseudo labels that others have made, which --label_map may rename."""
-        path = Path(self.run.pseudo_labels or "")
-        return types_in_records(path) if are_records(path) and self.data.label_map else set()
+    def _types_of_others(self) -> set[str] | None:
+        """The types of labels and teachers that others have made, which --label_map may rename; None where any may be."""
+        if not self.data.label_map:
+            return set()
+        path, types = Path(self.run.pseudo_labels or ""), types_of_teachers(self.teacher_kinds)
+        return types if types is None or not are_records(path) else types | types_in_records(path)
 
     def _say_what(self) -> None:
         """The first lines of a run: what it takes, and how to give it one's own."""

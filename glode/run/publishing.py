@@ -112,6 +112,7 @@ def card_facts(run: Preparation) -> CardFacts:
         source_epochs=metrics["epochs"].get("source", training.source_num_train_epochs or training.num_train_epochs),
         target_epochs=epochs,
         **_who_labels(options),
+        other_teachers=_other_teachers(metrics),
         refined=refines(training, epochs),
         first_refining_epoch=training.denoising_settings.refining_epochs(math.ceil(epochs)).start + 1,
         best_checkpoint=training.load_best_model_at_end,
@@ -137,6 +138,11 @@ def _who_labels(options: RunArguments) -> dict[str, Any]:
         "calibrated": options.calibrate,
         "rounds": options.rounds,
     }
+
+
+def _other_teachers(metrics: Mapping[str, Any]) -> list[str]:
+    """The teachers that are no models of ours, with their kinds, for readers."""
+    return [f"{Path(told['name'].split('#')[-1]).name} ({told['kind']})" for told in metrics.get("teachers", [])]
 
 
 def _test_facts(metrics: Mapping[str, Any], last_stage: str, names: Mapping[str, str]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Stopwatch:
 def part_names(data: DataArguments) -> dict[str, str]:
     """How the corpora that are scored are called in tables."""
     languages = {f"test_{language}": f"{language} test" for language in data.target_languages}
-    test = {"test": f"{' + '.join(data.target_languages)} test"}
+    both = " + ".join(data.target_languages)
+    test = {"test": f"{both} test", "target": f"{both} text"}
     return {"dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"} | test | languages
 
 
@@ -152,6 +153,7 @@ def _score_table(metrics: Mapping, data: DataArguments) -> Table:
 def _scored_models(metrics: Mapping) -> dict[str, dict]:
     """The scores of each model, by its name in the table: all teachers and the target models of all rounds among them."""
     scored = {name.replace("_", " "): scores for name, scores in metrics.items() if re.fullmatch(r"source_model(_\d+)?", name)}
+    scored |= {f"teacher {number}": told["scores"] for number, told in enumerate(metrics.get("teachers", []), 1)}
     rounds = metrics.get("rounds", [])
     scored |= {f"target model {number}": part["target_model"] for number, part in enumerate(rounds, 1)}
     last = [name for name in ("target_model", "token_classifier") if name in metrics and not (rounds and name == "target_model")]

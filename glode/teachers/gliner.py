@@ -41,7 +41,9 @@ class GlinerTeacher:
         try:
             self.model = package.GLiNER.from_pretrained(name).to(settings.device).eval()
         except Exception as error:  # of any kind: what it raises is not documented
-            raise InputError(f"--teachers {name} does not load as a GLiNER model: {' '.join(str(error).split())[:200]}") from error
+            raise InputError(
+                f"--teachers {name} does not load as a GLiNER model: {' '.join(str(error).split())[:200]}"
+            ) from error
         self.batch_size = settings.batch_size
         self.names = type_names(settings.asked, "en")  # what it is asked for -> the name that --label_map knows
         self.types = list(self.names.values())

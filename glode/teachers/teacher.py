@@ -28,7 +28,9 @@ class Teacher(Protocol):
     """
 
     kind: str
-    types: Sequence[str]
+
+    @property
+    def types(self) -> Sequence[str]: ...
 
     def __call__(self, sentences: Sequence[Sequence[str]], language: str) -> list[list[SoftSpan]]:
         """The spans of each sentence that are names with a score of at least `LEAST`; of a span the scores of all types make 1
@@ -94,13 +96,25 @@ def as_record(words: Sequence[str], spans: Iterable[SoftSpan]) -> dict:
     return {"tokens": list(words), "entities": entities}
 
 
-def likeliest(spans: Iterable[SoftSpan]) -> list[tuple[int, int, str, float]]:
-    """Of each span (first word, length, type, score) the likeliest type, where that is likelier than "O"."""
+def likeliest(spans: Iterable[SoftSpan]) -> list[SoftSpan]:
+    """Of each span its likeliest type, where that is likelier than "O"."""
     cells: dict[tuple[int, int], list[SoftSpan]] = {}
     for span in spans:
         cells.setdefault((span.begin, span.length), []).append(span)
     best = {cell: max(spans, key=lambda span: span.score) for cell, spans in cells.items()}
-    return [tuple(best[cell]) for cell, spans in cells.items() if best[cell].score > 1 - sum(span.score for span in spans)]
+    return [best[cell] for cell, spans in cells.items() if best[cell].score > 1 - sum(span.score for span in spans)]
+
+
+def without_overlap(spans: Iterable[SoftSpan]) -> list[SoftSpan]:
+    """The spans with the highest scores, of which no two have a word in common."""
+    taken: set[int] = set()
+    chosen = []
+    for span in sorted(spans, key=lambda span: (-span.score, span.begin, span.length)):
+        words = range(span.begin, span.begin + span.length)
+        if taken.isdisjoint(words):
+            taken.update(words)
+            chosen.append(span)
+    return chosen
 
 
 def to_words(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

@@ -77,8 +77,8 @@ class TokenTeacher:
         return {}
 
     def _windows(self, texts: Sequence[str]) -> Iterator[tuple[int, NDArray, NDArray]]:
-        """Of each window, the longest first, the text that it is of, its tokens' characters [tokens, 2] (0, 0 of those that are no
-        text), and the probabilities of their tags [tokens, tags]."""
+        """Of each window, the longest first, the text that it is of, its tokens' characters [tokens, 2] (none of those that are
+        no text), and the probabilities of their tags [tokens, tags]."""
         encoded = self.tokenizer(
             list(texts),
             truncation=True,
@@ -91,7 +91,9 @@ class TokenTeacher:
         order = sorted(range(len(places)), key=lambda window: -len(places[window]))
         for at in range(0, len(order), self.batch_size):
             rows = order[at : at + self.batch_size]
-            batch = self.tokenizer.pad({name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt")
+            batch = self.tokenizer.pad(
+                {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
+            )
             with torch.inference_mode():
                 logits = self.model(**batch.to(self.model.device)).logits
             for row, probabilities in zip(rows, logits.float().softmax(-1).cpu().numpy(), strict=True):
@@ -168,8 +170,8 @@ def load_token_classifier(name: str, dtype: str, option: str) -> tuple[PreTraine
     kinds = PretrainedConfig.get_config_dict(name)[0].get("architectures") or []
     if not any(kind.endswith("ForTokenClassification") for kind in kinds):
         raise InputError(
-            f"{option} {name} is neither a model of ours nor a token classifier, but {', '.join(kinds) or 'of no kind'}. Give one "
-            "that finds entities."
+            f"{option} {name} is neither a model of ours nor a token classifier, but {', '.join(kinds) or 'of no kind'}. Give "
+            "one that finds entities."
         )
     try:
         model = AutoModelForTokenClassification.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
