@@ -48,21 +48,22 @@ class ChatTeacher:
         asked = type_names(self.settings.asked, language)
         prompts = [make_prompt(words, asked, self.settings.examples, language) for words in sentences]
         found: list[list[SoftSpan]] = [[] for _ in sentences]
-        broken = 0
+        broken = done = 0
         with tqdm(total=len(prompts), desc=self.endpoint.model, unit=" sentences", disable=self.settings.quiet or None) as bar:
             for number, answer in self.endpoint.answers(prompts, self.cache, parse_answer):
                 self._count(answer)
+                done += 1
                 if answer.text is None:
                     broken += 1
                     if broken > max(1, MOST_BROKEN * len(prompts)):
                         raise InputError(
-                            f"--teachers {self.endpoint.address}#{self.endpoint.model}: {broken} answers of {bar.n + 1} are no "
+                            f"--teachers {self.endpoint.address}#{self.endpoint.model}: {broken} answers of {done} are no "
                             "JSON of names. Choose a model that follows instructions."
                         )
                 else:
                     found[number] = self._spans(parse_answer(answer.text), sentences[number], asked)
                 bar.update()
-                bar.set_postfix_str(self._spent(bar.n / len(prompts)))
+                bar.set_postfix_str(self._spent(done / len(prompts)))
         self.counts["no_answer"] += broken
         return found
 

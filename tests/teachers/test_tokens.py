@@ -1,5 +1,5 @@
-"""Protects the soft labels of a token classifier: the formula, against plain loops; words by offsets, windows, shared tokens; a sure
-classifier says what its pipeline says."""
+"""Protects the soft labels of a token classifier: the formula, against plain loops; words by offsets, windows, shared tokens; a
+sure classifier says what its pipeline says."""
 
 import itertools
 from pathlib import Path
