@@ -1,5 +1,5 @@
-"""Protects --teachers that are no models of ours: each kind labels the target text with the source's types, several count as their
-mean, their scores are reported, and what they have labelled is not labelled twice."""
+"""Protects --teachers that are no models of ours: each kind labels the target text with the source's types, several count as
+their mean, their scores are reported, and what they have labelled is not labelled twice."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from glode.run.given_labels import read_calibration
 pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")
 
 GOLD = "Otto\tB-PER\nwohnt\tO\nin\tO\nKiel\tB-LOC\n.\tO\n\nEs\tO\nregnet\tO\n.\tO\n"
-OTTO = {"text": "Otto wohnt in Kiel .", "entities": [{"start": 0, "end": 4, "label": "PER", "score": 0.75}]}
+OTTO = {"text": "Otto wohnt in Kiel .", "entities": [{"start": 0, "end": 4, "label": "person", "score": 0.75}]}
 RAIN = {"text": "Es regnet .", "entities": []}
 
 
@@ -80,7 +80,8 @@ def test_several_count_as_their_mean(command: Command, chat, classifier: Path, s
     path = command.file("labels.jsonl", "".join(json.dumps(record) + "\n" for record in (OTTO, RAIN)))
     names = [path, f"{chat.address}#tiny", classifier, source_model(["LOC", "PER"], 2)]
     options = {"label_map": "person=PER", "overwrite": "true"}
-    alone = [labels_by(command, name, **options) for name in names]
+    alone = [labels_by(command, name, **options) for name in names[:3]]
+    alone.append(labels_by(command, names[3], overwrite="true"))
     assert alone[0][0, 0].tolist() == [0.25, 0, 0.75]
     mean = labels_by(command, *names, **options)
     torch.testing.assert_close(mean, torch.stack(alone).mean(0), rtol=0, atol=1e-5)
