@@ -183,31 +183,40 @@ def test_a_model_of_one_temperature(server, tmp_path):
 def test_an_endpoint_that_fails_again_and_again(server, tmp_path):
     """What was answered before is kept."""
     server.faults = [names_in("Text: Otto\nAntwort:"), *[(503, "over loaded", {})] * TRIES]
-    with pytest.raises(
-        InputError, match=r"has failed 6 times: status 503, over loaded\. What it has answered is kept: try again"
-    ):
+    with pytest.raises(InputError) as raised:
         teacher_of(server, tmp_path)(SENTENCES, "de")
+    assert "has failed 6 times: status 503, over loaded. What" in str(raised.value)
+    assert ". What it has answered is kept: try again later, or" in str(raised.value)
     server.requests.clear()
     assert teacher_of(server, tmp_path)(SENTENCES, "de") and 0 < len(server.requests) < 3
+
+
+@pytest.mark.parametrize(("fault", "told"), [("html", "no answer of a chat model: "), ("cut", "the connection broke (")])
+def test_an_endpoint_that_is_none(server, fault: str, told: str):
+    server.faults = [FAULTS[fault]] * TRIES
+    with pytest.raises(InputError) as raised:
+        Endpoint(server.address, "tiny", backoff=0.0).ask("", parse_answer, Endless())
+    assert told in str(raised.value)
 
 
 def test_nobody_waits_for_answers_that_are_not_needed(server, tmp_path):
     """One is refused, another one would be tried again in a minute."""
     server.answer = lambda prompt: (429, "", {"Retry-After": "60"}) if "Kiel" in prompt else (401, "wrong key", {})
     start = time.monotonic()
-    with pytest.raises(
-        InputError, match=r"refuses with status 401: wrong key\. Check address and model, and the key in OPENAI_API_KEY"
-    ):
+    with pytest.raises(InputError) as raised:
         teacher_of(server, tmp_path, requests=2)(SENTENCES[:2], "de")
+    assert "refuses with status 401: wrong key" in str(raised.value)
+    assert ". Check address and model, and the key in " in str(raised.value)
     assert time.monotonic() - start < 10
 
 
-def test_an_address_where_nobody_is(tmp_path, monkeypatch):
+def test_an_address_where_nobody_is(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     with chat_server(names_in) as gone:
         address = gone.address
-    with pytest.raises(InputError, match=r"has failed 6 times: it cannot be reached \("):
+    with pytest.raises(InputError) as raised:
         Endpoint(address, "tiny", backoff=0.0).ask("", parse_answer, Endless())
+    assert "it cannot be reached (" in str(raised.value)
 
 
 def test_sentences_without_an_answer(server, tmp_path):
@@ -217,14 +226,14 @@ def test_sentences_without_an_answer(server, tmp_path):
     assert [bool(spans) for spans in teacher(SENTENCES, "de")] == [False, False, True] and teacher.facts()["no_answer"] == 1
     assert teacher.facts()["asked"] == 3
     server.answer = lambda prompt: "I do not know"
-    with pytest.raises(InputError, match=r"are no JSON of names\. Choose a model that follows instructions"):
+    with pytest.raises(InputError, match="Choose a model that follows instructions"):
         teacher_of(server, tmp_path / "other")(SENTENCES, "de")
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("http://127.0.0.1/v1", "http://127.0.0.1/v1: which model? Give ADDRESS#MODEL, such as"),
+        ("http://127.0.0.1/v1", ": which model? Give ADDRESS#MODEL, such as"),
         ("http://user:word@127.0.0.1/v1#tiny", "--teachers: an address with a user, a password or a query"),
     ],
 )
