@@ -24,7 +24,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "glode/run/recipes/accelerate/README.md",
 ]
-LAUNCHERS = {"--config_file", "--machine_rank", "--nproc_per_node"}  # options of accelerate launch and torchrun
+LAUNCHERS = {"--config_file", "--machine_rank", "--nproc_per_node", "--no"}  # of accelerate launch, torchrun, pip (--no-deps)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
