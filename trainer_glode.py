@@ -37,7 +37,7 @@ from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
 from modeling_glode import GlodeModel
 
-SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask")  # of a batch, which the model does not read
+SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # of a batch, which the model does not read
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
     *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
     *("first_token", "last_token", "word_shapes"),
@@ -214,7 +214,8 @@ class GlodeTrainer(Trainer):
         """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
         words, length, types]."""
         vectors = None if projection is None else projection.detach()
-        soft = denoiser.step(vectors, **spans, step=self.state.global_step, beta=self.beta())
+        rows = self.args.per_device_train_batch_size
+        soft = denoiser.step(vectors, **spans, step=self.state.global_step, beta=self.beta(), source_rows=rows)
         return prune_overlaps(soft, spans["span_mask"][-len(soft) :]) if self.args.prune_pseudo_labels else soft
 
     def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:

@@ -41,9 +41,10 @@ class PseudoLabels:
         counts = torch.as_tensor(words, dtype=torch.long)
         self.offsets = F.pad(counts.cumsum(0), (1, 0)).to(device)
         self.refined_in = torch.full((len(counts),), -1, dtype=torch.int16, device=device)
-        shape = (int(counts.sum()), length, types)
-        self.probabilities = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
-        self.probabilities[:] = F.one_hot(torch.tensor(0), types)
+        shape = (int(counts.sum()) + 1, length, types)
+        self._rows_and_none = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
+        self.probabilities = self._rows_and_none[:-1]  # the last row takes what a write leaves out
+        self.probabilities.zero_()[..., 0] = 1
 
     def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
         """The flat row of each word [batch, words], and which words the window owns."""
@@ -90,17 +91,20 @@ class PseudoLabels:
             written: bool [batch], the windows that are stored; all by default.
         """
         rows, owned = self._rows(window, own_start, values.shape[1])
-        if written is not None:
-            owned &= written[:, None]
-        rows, values = (gather_uneven(tensor[owned], gather) for tensor in (rows, values))
-        rows, order = rows.sort(stable=True)
-        first = torch.ones_like(rows, dtype=torch.bool)
-        first[1:] = rows[1:] != rows[:-1]
-        rows, values = rows[first], values[order[first]]
+        if written is None:
+            written = torch.ones_like(window, dtype=torch.bool)
+        none = len(self.probabilities)
+        rows = gather_uneven(rows.masked_fill(~(owned & written[:, None]), none).flatten(), gather)
+        values = gather_uneven(values.flatten(0, 1), gather)
+        window, written = (gather_uneven(tensor, gather) for tensor in (window, written))
+        in_order, order = rows.sort(stable=True)
+        again = in_order == in_order.roll(1)
+        again[:1] = False
+        rows = rows.scatter(0, order, in_order.masked_fill(again, none))
         # The processes that share a file all write the same into it, after a gather that ends the reading of all: whatever the
         # order in which they pass, each finds at its next read what it has written itself.
-        self.probabilities[rows.to(self.probabilities.device)] = values.to(self.probabilities)
-        self.refined_in[torch.searchsorted(self.offsets, rows, right=True) - 1] = epoch
+        self._rows_and_none[rows.to(self.probabilities.device)] = values.to(self.probabilities)
+        self.refined_in[window] = torch.where(written, epoch, self.refined_in[window])
 
 
 def _map_half(file: Path, shape: tuple[int, ...]) -> Tensor:

@@ -19,7 +19,7 @@ class Sample(NamedTuple):
     priority: Tensor
 
     def select(self, rows: Tensor) -> "Sample":
-        """The spans at these places, or where a mask is set."""
+        """The spans at these places, or where a mask is set; a mask is looked through once for each column."""
         return Sample(*(column[rows] for column in self))
 
 
@@ -92,7 +92,7 @@ class Reservoir:
         """
         priority = self.priority(types, keys, step)
         when = torch.stack([torch.full_like(keys, step), keys], dim=1)
-        kept = Sample(vectors, types, when, priority).select(valid & (priority < 1))
+        kept = Sample(vectors, types, when, priority).select((valid & (priority < 1)).nonzero().squeeze(1))
         self.parts.append(kept._replace(vectors=kept.vectors.float()))
         if len(self) > 1.25 * self.settings.datastore_size:
             self._compact()
