@@ -52,6 +52,9 @@ class GlodeTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave a loss that is no number out of the log; that waits for a GPU twice a step."}
+    )
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
 
@@ -235,6 +238,8 @@ class GlodeTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         """Raises InputError where arguments of denoising do not go together."""
+        if self.accelerator_config is None:  # from pinned memory the host need not wait until a batch is on the GPU
+            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
         super().__post_init__()
         if self.refine == "step" and (self.agreement or self.self_direction):
             raise InputError("--agreement and --self_direction judge all labels at once: they need --refine epoch.")

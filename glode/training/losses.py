@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from glode.denoising.gathering import Gather, alone
+from glode.randomness import uniform
 
 
 def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -32,6 +33,14 @@ def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_sp
     if loss_reduction == "batch":
         return totals.sum() / span_mask.sum().clamp(min=1)
     return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
+
+
+def contrasted(types: Tensor, is_span: Tensor, outside_share: float, *salts: int) -> Tensor:
+    """The entity spans and a share of the O spans: [...], bool [...] -> [spans], places in the flat grid. A GPU has to be waited
+    for here."""
+    types, is_span = types.flatten(), is_span.flatten()
+    lucky = uniform(is_span.cumsum(0) - 1, *salts) < outside_share
+    return (is_span & ((types != 0) | lucky)).nonzero().squeeze(1)
 
 
 def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 0.07) -> Tensor:

@@ -2,15 +2,19 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from support import ROOT
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from transformers import TrainingArguments
 
 DEVICE = torch.device("meta")  # autograd knows it, and no kernel runs there unseen
 aten = torch.ops.aten
@@ -135,3 +139,16 @@ def _place() -> str:
             found = f"{path.name}:{frame.f_lineno}"
         frame = frame.f_back
     return found
+
+
+@contextmanager
+def trained_on(arguments: TrainingArguments) -> Iterator[PretendedDevice]:
+    """Within it trainers with these arguments lie on the pretended device."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert arguments.device.type == "cpu"
+    PartialState._shared_state["device"] = vars(arguments)["_setup_devices"] = DEVICE
+    try:
+        with PretendedDevice() as device:
+            yield device
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
