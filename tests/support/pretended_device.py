@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from support import ROOT
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import TrainingArguments
+
+from support import ROOT
 
 DEVICE = torch.device("meta")  # autograd knows it, and no kernel runs there unseen
 aten = torch.ops.aten
@@ -144,11 +145,12 @@ def _place() -> str:
 @contextmanager
 def trained_on(arguments: TrainingArguments) -> Iterator[PretendedDevice]:
     """Within it trainers with these arguments lie on the pretended device."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    assert arguments.device.type == "cpu"
+    before = arguments.device
+    AcceleratorState._reset_state()
     PartialState._shared_state["device"] = vars(arguments)["_setup_devices"] = DEVICE
     try:
         with PretendedDevice() as device:
             yield device
     finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+        AcceleratorState._reset_state()
+        PartialState._shared_state["device"] = before
