@@ -38,8 +38,7 @@ from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
 from modeling_glode import GlodeModel
 
-# Of a batch, which the model does not read.
-SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")
+SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # not read by the model
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
     *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
     *("first_token", "last_token", "word_shapes"),
@@ -106,7 +105,7 @@ class GlodeTrainer(Trainer):
         )
         self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
-        self.gather = self._gather if args.world_size > 1 else alone
+        self.gather = alone if args.world_size == 1 else lambda tensor: self.accelerator.gather(tensor[None])
         self.loss_means = LossMeans(self.gather)
         if pseudo_labels is not None:
             self._prepare_denoising(pseudo_labels, target, languages or {}, target_references, target_strings)
@@ -155,10 +154,6 @@ class GlodeTrainer(Trainer):
         self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
         texts = [target, *([source] if args.mlm_text == "both" else [])]
         self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
-
-    def _gather(self, tensor: Tensor) -> Tensor:
-        """[...] -> [processes, ...], by rank."""
-        return self.accelerator.gather(tensor[None])
 
     # ------------------------------------------------------------------------------------------------------------ batches
 

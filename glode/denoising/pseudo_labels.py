@@ -41,9 +41,8 @@ class PseudoLabels:
         counts = torch.as_tensor(words, dtype=torch.long)
         self.offsets = F.pad(counts.cumsum(0), (1, 0)).to(device)
         self.refined_in = torch.full((len(counts),), -1, dtype=torch.int16, device=device)
-        shape = (int(counts.sum()) + 1, length, types)
-        self._rows_and_none = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
-        self.probabilities = self._rows_and_none[:-1]  # the last row takes what a write leaves out
+        shape = (int(counts.sum()), length, types)
+        self.probabilities = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
         self.probabilities.zero_()[..., 0] = 1
 
     def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
@@ -93,17 +92,19 @@ class PseudoLabels:
         rows, owned = self._rows(window, own_start, values.shape[1])
         if written is None:
             written = torch.ones_like(window, dtype=torch.bool)
-        none = len(self.probabilities)
-        rows = gather_uneven(rows.masked_fill(~(owned & written[:, None]), none).flatten(), gather)
-        values = gather_uneven(values.flatten(0, 1), gather)
-        window, written = (gather_uneven(tensor, gather) for tensor in (window, written))
-        in_order, order = rows.sort(stable=True)
-        again = in_order == in_order.roll(1)
-        again[:1] = False
-        rows = rows.scatter(0, order, in_order.masked_fill(again, none))
+        columns = (rows.clamp(min=0), owned & written[:, None], values)
+        rows, kept, values = (gather_uneven(column.flatten(0, 1), gather) for column in columns)
+        window, written = (gather_uneven(column, gather) for column in (window, written))
+        # A word that is not stored, or not first, writes what the first of its row does, or else what is there: so that all words
+        # are written, and nobody has to be asked how many.
+        in_order, order = (2 * rows + ~kept).sort(stable=True)
+        rows, first = in_order // 2, torch.arange(len(rows), device=rows.device)
+        first = order[torch.where(rows == rows.roll(1), 0, first).cummax(0).values]
+        there = self.probabilities[rows.to(self.probabilities.device)].to(values)
+        values = torch.where(kept[first, None, None], values[first], there)
         # The processes that share a file all write the same into it, after a gather that ends the reading of all: whatever the
         # order in which they pass, each finds at its next read what it has written itself.
-        self._rows_and_none[rows.to(self.probabilities.device)] = values.to(self.probabilities)
+        self.probabilities[rows.to(self.probabilities.device)] = values.to(self.probabilities)
         self.refined_in[window] = torch.where(written, epoch, self.refined_in[window])
 
 
