@@ -32,7 +32,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 logger = logging.get_logger(__name__)
 
@@ -829,7 +829,7 @@ class GlodeModel(PreTrainedModel):
         `projection` and `states` where asked for, see [`GlodeOutput`]; the other arguments are those of `forward`."""
         rows = torch.arange(first_token.shape[0], device=hidden.device)[:, None].clamp(max=hidden.shape[0] - 1)
         # Encoders differ in the scale of their output (multilingual-e5-small: 0.25), and with it in how fast the head learns.
-        hidden = self.dropout(F.layer_norm(hidden[: len(rows)], hidden.shape[-1:]))
+        hidden = self.dropout(F.layer_norm(hidden[: first_token.shape[0]], hidden.shape[-1:]))
         features = (
             hidden[rows, first_token],
             hidden[rows, last_token],
@@ -918,6 +918,72 @@ class GlodeModel(PreTrainedModel):
 
     def _named(self, entity: tuple, word: str, start: int, end: int) -> dict:
         return {"entity_group": self.config.id2label[entity[2]], "score": entity[3], "word": word, "start": start, "end": end}
+
+
+ONNX_FILE = "model.onnx"
+
+
+class GlodeOnnxModel(GlodeModel):
+    """A span classifier as `glode export` writes it: ONNX Runtime scores the spans, on the CPU and in inference alone; windows,
+    decoding, `predict` and the pipeline are those of [`GlodeModel`]. It takes as many threads as torch does.
+
+    Args:
+        config: of the model.
+        path: of model.onnx.
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+
+    def __init__(self, config: GlodeConfig, path: str):
+        PreTrainedModel.__init__(self, config)  # without GlodeModel's modules, whose weights are in the file
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError("an exported model runs on ONNX Runtime: pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # warnings are on what it does to the graph
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, *args, config: GlodeConfig | None = None, **kwargs) -> "GlodeOnnxModel":
+        """A model of a directory or repository; of the options, those that say where on the Hub it is are read."""
+        where = _of_the_hub(kwargs)
+        if config is None:
+            config = GlodeConfig.from_pretrained(name_or_path, **where)
+        cached_file(name_or_path, f"{ONNX_FILE}.data", **where, _raise_exceptions_for_missing_entries=False)  # of large models
+        return cls(config, cached_file(name_or_path, ONNX_FILE, **where))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, first_token: Tensor, last_token: Tensor, word_shapes: Tensor
+    ) -> GlodeOutput:
+        """The `logits` of [`GlodeModel.forward`]."""
+        inputs = zip(_MODEL_INPUTS, (input_ids, attention_mask, first_token, last_token, word_shapes), strict=True)
+        (logits,) = self.session.run(["logits"], {name: value.cpu().numpy() for name, value in inputs})
+        return GlodeOutput(logits=torch.from_numpy(logits).to(input_ids.device))
+
+
+def _of_the_hub(options: dict) -> dict:
+    """Those of the options of `from_pretrained` that say where on the Hub a model is."""
+    names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def load_glode(name_or_path: str, **kwargs) -> GlodeModel:
+    """A model that training has saved, or one that `glode export` has written, in evaluation mode; `kwargs` go to its
+    `from_pretrained`."""
+    config = GlodeConfig.from_pretrained(name_or_path, **_of_the_hub(kwargs))
+    exported = config.architectures == [GlodeOnnxModel.__name__]
+    return (GlodeOnnxModel if exported else GlodeModel).from_pretrained(name_or_path, **kwargs).eval()
 
 
 def _check_numbers(batch_size: int, threshold: float | None) -> None:
@@ -1172,3 +1238,4 @@ _EMPTY_WINDOW = {"first_token": [0], "last_token": [0], "word_shapes": [0], "bor
 
 GlodeConfig.register_for_auto_class()
 GlodeModel.register_for_auto_class("AutoModel")
+GlodeOnnxModel.register_for_auto_class("AutoModel")

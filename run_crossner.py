@@ -9,7 +9,7 @@ trains on the embedded demo corpus with the embedded encoder. Give your own corp
 
 Two stages: the source model is trained on the source labels and gives soft pseudo labels to the target text; a fresh target
 model is trained on both while prototypes and nearest neighbours refine those labels. Target labels, where the corpora have
-them, are read for reports only.
+them, are read for reports only; what is learnt of them stands in --target_train.
 
 `glode train`, `accelerate launch -m run_crossner` and this file are one command. What it is made of stands in glode/run/.
 """

@@ -19,7 +19,6 @@ from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
 from glode.denoising.gathering import alone
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
-from glode.errors import InputError
 from glode.fast.preparing import speed_up
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
@@ -27,15 +26,24 @@ from glode.features.streams import TwoStreams, TwoStreamSampler
 from glode.metrics import Entity
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
-from glode.training.batches import make_collator
+from glode.training.batches import make_collator, mean_masked
 from glode.training.calibration import fit_temperature, gold_logits
-from glode.training.callbacks import DenoisingCallback, InterruptCallback, SamplerCallback
+from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
-from glode.training.losses import LossMeans, contrasted, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
+from glode.training.losses import (
+    LossMeans,
+    contrastive,
+    finite,
+    nll,
+    reduce_spans,
+    row_weights,
+    soft_cross_entropy,
+)
 from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
 from glode.training.scoring import DevScores
+from glode.training.search import SearchCallback, first_model, fresh_models
 from modeling_glode import GlodeModel
 
 SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # not read by the model
@@ -60,7 +68,9 @@ class GlodeTrainer(Trainer):
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
+        source_languages: of source windows that are labelled target sentences, see [`Denoiser`]; None where there are none.
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
+        model_init: in place of `model`, gives each training a fresh one: for `hyperparameter_search` of the source stage.
     """
 
     # The losses are means over a batch: the Trainer has to divide them by the accumulation steps.
@@ -71,7 +81,7 @@ class GlodeTrainer(Trainer):
 
     def __init__(
         self,
-        model: GlodeModel,
+        model: GlodeModel | None,
         args: GlodeTrainingArguments,
         processing_class: PreTrainedTokenizerBase,
         source: Dataset | None = None,
@@ -81,15 +91,17 @@ class GlodeTrainer(Trainer):
         pseudo_labels: PseudoLabels | None = None,
         target_references: Sequence | None = None,
         languages: dict[str, range] | None = None,
+        source_languages: Tensor | None = None,
         target_strings: Tensor | None = None,
+        model_init: Callable[..., GlodeModel] | None = None,
         **kwargs,
     ):
         denoises = pseudo_labels is not None
         self.mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
         self.mlm = self.mlm and (denoises or args.source_mlm == "on")
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
-        if not denoises and not self.mlm:
-            target = None
+        target = target if denoises or self.mlm else None
+        model = first_model(model, model_init, args.seed, denoises)
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
         batches = {"keep_target": denoises, "first_position": speed_up(model)}
@@ -103,18 +115,20 @@ class GlodeTrainer(Trainer):
             compute_metrics=DevScores(dev, dev_references or [], model.config.id2label) if dev is not None else None,
             **kwargs,
         )
+        self.model_init = fresh_models(model_init, lambda fresh: self._choose_what_learns(fresh, args, denoises))
         self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
         self.gather = alone if args.world_size == 1 else lambda tensor: self.accelerator.gather(tensor[None])
         self.loss_means = LossMeans(self.gather)
         if pseudo_labels is not None:
-            self._prepare_denoising(pseudo_labels, target, languages or {}, target_references, target_strings)
+            self._prepare_denoising(pseudo_labels, target, languages or {}, source_languages, target_references, target_strings)
         if source is not None:
-            self._prepare_streams(source, target)
+            self._prepare_streams(source, target, source_languages)
             self.add_callback(SamplerCallback(self.sampler))
         if self.denoiser is not None:
             self.add_callback(self.denoising_callback)
-        self.add_callback(self.interrupt)
+        for callback in (PatienceCallback(), SearchCallback(), self.interrupt):
+            self.add_callback(callback)
 
     def _choose_what_learns(self, model: GlodeModel, args: GlodeTrainingArguments, denoises: bool) -> None:
         """What gets no gradient must not ask for one: several processes would wait for it."""
@@ -123,7 +137,7 @@ class GlodeTrainer(Trainer):
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], references: Sequence | None, strings
+        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], source_languages, references, strings
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -133,6 +147,7 @@ class GlodeTrainer(Trainer):
             self.args.denoising_settings,
             self.model.config.projection_size,
             languages=torch.from_numpy(language_of),
+            source_languages=source_languages,
             gather=self.gather,
             rank=self.accelerator.process_index,
             strings=strings,
@@ -140,19 +155,16 @@ class GlodeTrainer(Trainer):
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
         self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
 
-    def _prepare_streams(self, source: Dataset, target: Dataset | None) -> None:
+    def _prepare_streams(self, source: Dataset, target: Dataset | None, source_languages: Tensor | None) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
         args, length = self.args, self.model.config.max_span_length
-        source_lengths = list_lengths(source, "input_ids")
-        target_lengths = list_lengths(target, "input_ids") if target is not None else np.empty(0, np.int32)
+        lengths = [list_lengths(s, "input_ids") if s is not None else np.empty(0, np.int32) for s in (source, target)]
         batches = (args.per_device_train_batch_size, self.target_batch_size)
-        self.sampler = TwoStreamSampler(source_lengths, target_lengths, *batches, args.seed, args.world_size)
-        read = [target_lengths, *([source_lengths] if args.mlm_text == "both" else [])]
-        special = self.processing_class.num_special_tokens_to_add()
-        tokens = sum(np.mean(lengths) - special for lengths in read) if target is not None else 1.0
-        self.mean_masked = args.per_device_train_batch_size * tokens * args.mlm_probability
+        self.sampler = TwoStreamSampler(lengths[0], lengths[1], *batches, args.seed, args.world_size)
+        texts = [target, *([source] if args.mlm_text == "both" else [])] if target is not None else []
+        self.source_weights = row_weights(len(source), source_languages, args.target_train_weight).to(args.device)
+        self.mean_masked = mean_masked(texts, self.processing_class, args)
         self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
-        texts = [target, *([source] if args.mlm_text == "both" else [])]
         self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
 
     # ------------------------------------------------------------------------------------------------------------ batches
@@ -196,7 +208,8 @@ class GlodeTrainer(Trainer):
             if self.args.loss_reduction != "batch":  # a token weighs the same in every batch, as a span does
                 losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
         if self.contrastive:
-            losses["contrastive_loss"] = self._contrastive_loss(outputs.projection, torch.cat(types), is_span)
+            drawn = (self.args.datastore_outside_share, self.args.seed, self.state.global_step)
+            losses["contrastive_loss"] = contrastive(outputs.projection, torch.cat(types), is_span, *drawn)
         self.loss_means.add(losses)
         weights = {"mlm_loss": self.args.mlm_weight, "contrastive_loss": self.args.contrastive_weight}
         loss = sum(weights.get(name, 1.0) * value for name, value in losses.items())
@@ -205,15 +218,15 @@ class GlodeTrainer(Trainer):
     def _source_loss(self, log_probabilities: Tensor, spans: dict[str, Tensor]) -> Tensor:
         """L_src of log probabilities, or of log similarities [source rows, words, length, types]."""
         rows = len(log_probabilities)
-        losses = nll(log_probabilities, spans["labels"][:rows])
+        losses = nll(log_probabilities, spans["labels"][:rows]) * self.source_weights[spans["window"][:rows], None, None]
         return reduce_spans(losses, spans["span_mask"][:rows], self.args.loss_reduction, self.mean_spans[0])
 
     def _denoise(self, denoiser: Denoiser, projection: Tensor | None, spans: dict[str, Tensor]) -> Tensor:
         """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
         words, length, types]."""
         vectors = None if projection is None else projection.detach()
-        now = {"step": self.state.global_step, "beta": self.beta(), "source_rows": self.args.per_device_train_batch_size}
-        soft = denoiser.step(vectors, **spans, **now)
+        rows, step = self.args.per_device_train_batch_size, self.state.global_step
+        soft = denoiser.step(vectors, **spans, step=step, beta=self.beta(), source_rows=rows)
         return prune_overlaps(soft, spans["span_mask"][-len(soft) :]) if self.args.prune_pseudo_labels else soft
 
     def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:
@@ -223,14 +236,9 @@ class GlodeTrainer(Trainer):
 
     def _projection_loss(self, denoiser: Denoiser, projection: Tensor, spans: dict[str, Tensor]) -> Tensor:
         """L_src of a classifier by the similarity to the prototypes. [source rows, words, length, D]"""
-        vectors = denoiser.centered(projection, torch.zeros_like(spans["window"][: len(projection)]))
+        vectors = denoiser.centered(projection, denoiser.language_of(spans["window"], spans["is_target"])[: len(projection)])
         similarity = denoiser.prototypes.similarity(vectors) / 0.1
         return self._source_loss(similarity.log_softmax(-1), spans)
-
-    def _contrastive_loss(self, vectors: Tensor, types: Tensor, is_span: Tensor) -> Tensor:
-        """Of the batch's `contrasted` spans: [batch, words, length, D], [batch, words, length], bool [batch, words, length]."""
-        kept = contrasted(types, is_span, self.args.datastore_outside_share, self.args.seed, self.state.global_step)
-        return supervised_contrastive(vectors.flatten(0, 2)[kept], types.flatten()[kept])
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
@@ -256,19 +264,10 @@ class GlodeTrainer(Trainer):
         return self.denoiser.refine_all(read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the parts of the loss, over all processes and the steps since the last log line.
-
-        Raises:
-            InputError: one of them is not a number any more.
-        """
+        """Adds the means of the parts of the loss, over all processes and the steps since the last log line. Raises InputError
+        where one of them is not a number any more."""
         if "loss" in logs:
-            means = self.loss_means.take()
-            if lost := [name for name, value in means.items() if not math.isfinite(value)]:
-                raise InputError(
-                    f"{lost[0]} is {means[lost[0]]} at step {self.state.global_step}. Lower --learning_rate or train in full "
-                    f"precision; the checkpoints in {self.args.output_dir} are from before."
-                )
-            logs |= means
+            logs |= finite(self.loss_means.take(), self.state.global_step, self.args.output_dir)
         super().log(logs, start_time)
 
     # --------------------------------------------------------------------------------------------------------- prediction

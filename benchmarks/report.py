@@ -6,15 +6,13 @@ The same tables give the same bytes.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import inference
-import numpy as np
 import speed
 from common import ROOT, Row, read_rows, table
 from matplotlib.figure import Figure
-from scale import READING
 from study import Suite
 
 UNKNOWN = "-"
@@ -34,32 +32,6 @@ PAPER = """F1 of "Improving Pseudo Labels with Global-Local Denoising Framework 
 the span grid cannot hold. Nothing here was measured by this project, and nothing of ours is measured with that encoder yet.
 """
 STYLES = ("o-", "s--", "^:", "x-.", "d-", "v--", "P:")  # lines differ in mark and dash, not in color alone
-
-
-Lines = dict[str, tuple[Sequence[float], list[float]]]  # by name: places and values
-
-
-def panels(content: Mapping[str, Mapping], x: Sequence[str], y: str, log: str = "") -> Figure:
-    """A panel a title, with its lines; `x` and `y` name the axes, `log` those that are logarithmic."""
-    figure, names = Figure(figsize=(3.2 * len(content), 3.4), layout="constrained"), {}
-    shared = len({tuple(lines) for lines in content.values()}) == 1
-    for axis, label, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(content))), x, content.items(), strict=True):
-        for style, (name, values) in zip(STYLES * 2, lines.items(), strict=False):
-            names[name] = axis.plot(*values, style, color="black" if log else None, markerfacecolor="white")[0]
-        axis.set(title=title, xlabel=label)
-        if log:
-            axis.set(xscale="log", yscale="log" if "y" in log else "linear")
-            places = next(iter(lines.values()))[0]
-            axis.set_xticks(places, [f"{at // 1000}k" if at >= 1000 else str(at) for at in places], rotation=30)
-            axis.minorticks_off()
-        else:
-            axis.locator_params(axis="x", integer=True)
-        if not shared:
-            axis.legend([names[name] for name in lines], list(lines), frameon=False)
-    figure.supylabel(y, fontsize="medium")
-    if shared:
-        figure.legend(names.values(), names, loc="outside lower center", ncols=4)
-    return figure
 
 
 # --------------------------------------------------------------------------------------------------------------- the study
@@ -84,6 +56,11 @@ class Cells:
         """F1 of the pseudo labels, before the first epoch and after each, means over seeds."""
         rows = [row["label_f1"].split() for row in self.rows if (row["pair"], row["variant"]) == (pair, variant)]
         return [statistics.mean(map(float, values)) for values in zip(*rows, strict=False)]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether a target model is measured."""
+        return any(row["label_f1"] for row in self.rows)
 
     def share(self, pairs: Sequence[str], variant: str) -> float | None:
         """The share of the way from plain to supervised, in percent, over pairs; None where one of the three is not measured."""
@@ -195,8 +172,9 @@ def study(cells: Cells) -> str:
     parts += ["### Over all pairs\n", over_pairs(cells)]
     for content in cells.suite.tables:
         parts += [f"### {content['title']}\n", by_pair(cells, content)]
-    pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
-    parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
+    if cells.has_labels:
+        pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
+        parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
     minutes = sum(float(row["minutes"]) for row in cells.rows)
     precisions = ", ".join(sorted({row["precision"] for row in cells.rows}))
     parts.append(f"{minutes / 60:.1f} hours of cells, {precisions}. {where(cells.rows)}")
@@ -208,12 +186,16 @@ PICTURES = {"labels": "How right the pseudo labels are", "gap": "Share of the ga
 
 def picture_of_labels(cells: Cells) -> Figure:
     """F1 of the pseudo labels by epoch, a panel a pair."""
-    content: dict[str, Lines] = {}
-    for pair in cells.suite.pairs:
-        for variant in cells.suite.tables[0]["variants"]:
+    pairs, figure = list(cells.suite.pairs), Figure(figsize=(3.2 * len(cells.suite.pairs), 3.4), layout="constrained")
+    for pair, axis in zip(pairs, figure.subplots(1, len(pairs), squeeze=False)[0], strict=True):
+        for variant, style in zip(cells.suite.tables[0]["variants"], STYLES * 2, strict=False):
             if labels := cells.labels(pair, variant):
-                content.setdefault(pair, {})[cells.title(variant).replace("**", "")] = (range(len(labels)), labels)
-    return panels(content, ["epochs of the target model"] * len(content), "F1 of the pseudo labels, %")
+                axis.plot(labels, style, markerfacecolor="white", label=cells.title(variant).replace("**", ""))
+        axis.set(title=pair, xlabel="epochs of the target model")
+        axis.locator_params(axis="x", integer=True)
+        axis.legend(frameon=False)
+    figure.supylabel("F1 of the pseudo labels, %", fontsize="medium")
+    return figure
 
 
 def picture_of_gap(cells: Cells) -> Figure:
@@ -281,7 +263,7 @@ def where(rows: Sequence[Row]) -> str:
 
 def speed_bars(rows: Sequence[Row]) -> str:
     """What is asked of a step, a column a run."""
-    runs = [run for run in dict.fromkeys(row["run"] for row in rows) if run.startswith("quick")]
+    runs = list(dict.fromkeys(row["run"] for row in rows))
     lines = []
     for name, key, setting, sign, bar in speed.CHECKS:
         cells = []
@@ -292,47 +274,7 @@ def speed_bars(rows: Sequence[Row]) -> str:
             text = shown(figure, ".3f") + (f" ({quartiles})" if quartiles else "")
             cells.append(text if figure is None else judged(text, figure, sign, bar))
         lines.append([name, *cells, f"{sign} {bar}"])
-    return table(["", *(run.replace("quick", "").strip() or "demo" for run in runs), "bar"], lines)
-
-
-def growth(rows: Sequence[Row], name: str, column: str) -> tuple[list[int], list[float]]:
-    """Sizes, and a figure at each, with all other settings as they are by default."""
-    found = {speed.setting_of(row): row for row in rows if row["run"] == "sweep"}
-    at = {size: found.get(speed.Setting(**{name: size})) for size in speed.GROWTH[name]}
-    known = [(size, float(row[column])) for size, row in at.items() if row]
-    return [size for size, _ in known], [value for _, value in known]
-
-
-SIZES = {"datastore": "stored vectors", "length": "L, words", "batch": "batch, sentences", "joined": "sentence length, times"}
-GROWING = {
-    "step": "step",
-    "encoder": "encoder",
-    "denoiser": "denoiser",
-    "sequential": "sequential step",
-    "peak MB": "memory of a step",
-}
-
-
-def speed_growth(rows: Sequence[Row]) -> str:
-    """Seconds at each size, and the exponent: the slope of the logarithms."""
-    lines = []
-    for name, title in SIZES.items():
-        sizes = growth(rows, name, "step")[0]
-        line = [title, ", ".join(f"{size:,}" for size in sizes)]
-        for column in GROWING:
-            sizes, values = growth(rows, name, column)
-            form = ".0f" if column == "peak MB" else ".3g"
-            exponent = np.polyfit(np.log(sizes), np.log(values), 1)[0]
-            line.append(f"{', '.join(f'{value:{form}}' for value in values)} ({exponent:.2f})")
-        lines.append(line)
-    return table(["", "sizes", *GROWING.values()], lines)
-
-
-def picture_of_growth(rows: Sequence[Row]) -> Figure:
-    """Seconds of a step and its parts over each size."""
-    parts = ("step", "encoder", "denoiser", "sequential")
-    content = {title: {part: growth(rows, name, part) for part in parts} for name, title in SIZES.items()}
-    return panels(content, list(SIZES.values()), "seconds", "xy")
+    return table(["", *runs, "bar"], lines)
 
 
 def steps(rows: Sequence[Row]) -> str:
@@ -341,12 +283,8 @@ def steps(rows: Sequence[Row]) -> str:
     return "\n".join(
         [
             where(rows),
-            "Bars, on sentences of the demo and of real corpora, in fp32 and in bf16; medians, quartiles in brackets "
-            "(`python benchmarks/speed.py --quick`, `--bf16`, `--corpora DIR --pair PAIR`):\n",
+            "Medians, quartiles in brackets, in fp32 (`python benchmarks/speed.py --quick`) and in bf16 (`--bf16`):\n",
             speed_bars(rows),
-            "A step as it grows: seconds (MB for the memory), and in brackets the exponent (`python benchmarks/speed.py`):\n",
-            speed_growth(rows),
-            "![A step as it grows](docs/speed.png)\n",
         ]
     )
 
@@ -364,15 +302,6 @@ def tagging(rows: Sequence[Row]) -> str:
     return "\n".join([first, table(["", *keys, "with"], lines), table(["", "words a second, ratio", "bar"], bars)])
 
 
-def reading(rows: Sequence[Row]) -> str:
-    lines = []
-    for name, unit, bar in READING:
-        figure = next(float(row["figure"]) for row in rows if row["what"] == name)
-        lines.append([name, judged(f"{figure:.1f} {unit}", figure, "<=", bar), f"<= {bar:g}"])
-    first = f"{int(rows[0]['sentences']):,} sentences read, half as many evaluated. {where(rows)}"
-    return f"{first}\n{table(['', 'figure', 'bar'], lines)}"
-
-
 def growing_corpus(rows: Sequence[Row]) -> str:
     names = [name for name in rows[0] if name not in ("sentences", "cpu", "versions")]
     lines = [
@@ -380,23 +309,7 @@ def growing_corpus(rows: Sequence[Row]) -> str:
         for name in names
     ]
     header = ["unlabelled sentences", *(f"{int(row['sentences']):,}" for row in rows)]
-    return "\n".join([where(rows), table(header, lines), "![A corpus as it grows](docs/scale.png)\n"])
-
-
-def picture_of_scale(rows: Sequence[Row]) -> Figure:
-    """Memory, step and refresh over the size of the corpus."""
-    disk = ("MB on disk: corpus", "MB on disk: pseudo labels")
-    wanted: dict[str, dict[str, Sequence[str]]] = {
-        "memory, MB": {"of the process itself": ["MB of the process, above its start"], "corpus, labels (on disk)": disk},
-        "a step, seconds": {"denoising": ["seconds a step: denoising"], "batch": ["seconds a step: batch from the corpus"]},
-        "an epoch, seconds": {"refresh": ["seconds a refresh"], "checkpoint": ["seconds to save a checkpoint"]},
-    }
-    sizes = [int(row["sentences"]) for row in rows]
-    content = {
-        title: {name: (sizes, [sum(float(row[column]) for column in columns) for row in rows]) for name, columns in lines.items()}
-        for title, lines in wanted.items()
-    }
-    return panels(content, ["unlabelled sentences"] * len(content), "", "xy")
+    return "\n".join([where(rows), table(header, lines)])
 
 
 def on_gpu(rows: Sequence[Row]) -> str:
@@ -415,7 +328,6 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
     sections: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
         "A step of the target stage": ("speed", steps),
         "Tagging (`python benchmarks/inference.py`)": ("inference", tagging),
-        "Reading and evaluating (`python benchmarks/scale.py --model MODEL`)": ("reading", reading),
         "A corpus as it grows (`python benchmarks/scale.py`)": ("scale", growing_corpus),
         "On a GPU (`python benchmarks/gpu.py`)": ("gpu", on_gpu),
     }
@@ -428,12 +340,9 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
 def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str, Figure]:
     """The pictures of what is measured, by file name."""
     found = {}
-    for name, draw in (("speed", picture_of_growth), ("scale", picture_of_scale)):
-        if rows := read_rows(name, directory):
-            found[f"{name}.png"] = draw(rows)
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
-        if cells.rows:
+        if cells.has_labels:
             found[f"study-{suite.name}-labels.png"] = picture_of_labels(cells)
             found[f"study-{suite.name}-gap.png"] = picture_of_gap(cells)
     return found

@@ -1,4 +1,4 @@
-"""What data costs: python benchmarks/scale.py [--model glode-demo]
+"""What data costs: python benchmarks/scale.py
 
 As the corpus grows: for 10,000, 100,000 and 1,000,000 unlabelled sentences of 20 words on average (L = 8, C = 4, 128
 dimensions), each in a process of its own, with synthetic vectors in place of the encoder and everything else as in training:
@@ -7,12 +7,6 @@ Measured are some steps of an epoch, a refresh after a filled reservoir (thresho
 the order of an epoch, a checkpoint and its reading. Memory is RssAnon of /proc/self/status, sampled every 10 ms, less what it
 was before the corpus was opened: what the process itself holds. RssFile beside it are pages of the corpus and of the labels'
 file, which the kernel drops when it needs the room. Results: benchmarks/results/scale.csv.
-
-With --model, reading and evaluating instead: 20,000 sentences of a labelled file into Arrow, tokenised and labelled by spans,
-by a process that has nothing in its cache, and again by one that finds the first one's cache; 10,000 sentences evaluated by a
-trained model, and the share of the time that is decoding (the choice of entities from the scores of the grid, joining of
-windows, counting) and not the model. The demo's files stand for them, again and again; a repeated sentence costs what a new
-one does. Exit code 1 where a bar is missed. Results: benchmarks/results/reading.csv.
 """
 
 import argparse
@@ -23,31 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import torch
-from common import ROOT, Meter, machine, print_bars, resident, write_rows
+from common import ROOT, Meter, machine, resident, write_rows
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from torch.nn import functional as F
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(ROOT))
 
-import trainer_glode
-from glode.corpora.labels import label_names
-from glode.corpora.reading import load_corpus
 from glode.denoising.denoiser import Denoiser
-from glode.features.reach import gold_entities
-from glode.features.windows import build_features
-from glode.metrics import entity_scores
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
 from modeling_glode import GlodeConfig, GlodeModel
@@ -55,13 +40,6 @@ from trainer_glode import SPAN_COLUMNS, GlodeTrainer
 
 WORDS, LENGTH, TYPES, SIZE = 20, 8, 4, 128
 SOURCE = 20_000  # labelled sentences beside any number of unlabelled ones
-DEMO = ROOT / "glode/run/demo"
-READING = (  # what in reading.csv, unit, at most
-    ("reading, tokenising, labelling", "s", 10.0),
-    ("memory above the start", "MB", 300.0),
-    ("the same from the cache", "s", 2.0),
-    ("decoding, share of an evaluation", "%", 10.0),
-)
 
 
 # -------------------------------------------------------------------------------------------------------------- the corpus
@@ -208,76 +186,9 @@ def one_size(options: argparse.Namespace) -> dict:
     }
 
 
-# ------------------------------------------------------------------------------------------------------ reading, evaluating
-
-
-def repeated(file: Path, number: int, target: Path) -> Path:
-    """The first `number` sentences of a column file, from the start again where it has fewer."""
-    sentences = [block for block in file.read_text(encoding="utf-8").split("\n\n") if block.strip()]
-    target.write_text("\n\n".join(block.strip("\n") for block in islice(cycle(sentences), number)) + "\n", encoding="utf-8")
-    return target
-
-
-def read(corpus: str, model: Path) -> dict[str, float]:
-    """Seconds and MB of reading, tokenising and labelling, in this process."""
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=True)
-    tokenizer(["a"] * 2)
-    meter = Meter()
-    with meter.measure("reading"):
-        sentences = load_corpus(corpus, labelled=True)
-    with meter.measure("features"):
-        build_features(sentences, tokenizer, 256, LENGTH, label_names(sentences))
-    return {"seconds": sum(meter.seconds.values()), "mb": max(meter.peaks.values())}
-
-
-def decoding_share(corpus: str, directory: Path, output: str) -> float:
-    """Percent of an evaluation's time that is not the model."""
-    model, sentences = GlodeModel.from_pretrained(directory), load_corpus(corpus, labelled=True)
-    tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)
-    windows = build_features(sentences, tokenizer, model.config.max_tokens, model.config.max_span_length)
-    arguments = {"disable_tqdm": True, "use_cpu": True, "eval_strategy": "no", "load_best_model_at_end": False}
-    trainer = GlodeTrainer(model, GlodeTrainingArguments(output_dir=output, **arguments), tokenizer)
-    spent = 0.0
-
-    def timed(work: Callable) -> Callable:
-        def call(*args):
-            nonlocal spent
-            start = time.perf_counter()
-            result = work(*args)
-            spent += time.perf_counter() - start
-            return result
-
-        return call
-
-    parts = {name: timed(getattr(trainer_glode, name)) for name in ("entities_by_word", "merge_windows")}
-    start = time.perf_counter()
-    with mock.patch.multiple(trainer_glode, **parts):
-        found = trainer.predict_entities(windows, len(sentences))
-    timed(entity_scores)(gold_entities(sentences), found)
-    return 100 * spent / (time.perf_counter() - start)
-
-
-def reading(options: argparse.Namespace) -> int:
-    """Measure what READING names; gives the exit code."""
-    with tempfile.TemporaryDirectory() as directory:
-        corpus = repeated(DEMO / "en" / "train.iob2", options.read_sentences, Path(directory, "train.iob2"))
-        command = [sys.executable, __file__, "--model", str(options.model), "--read", str(corpus)]
-        first, again = (in_process(command, HF_HOME=directory) for _ in range(2))
-        corpus = repeated(DEMO / "de" / "test.iob2", options.read_sentences // 2, Path(directory, "test.iob2"))
-        share = decoding_share(str(corpus), options.model, directory)
-    figures = (first["seconds"], first["mb"], again["seconds"], share)
-    rows = [
-        {"what": name, "figure": f"{figure:.2f}", "sentences": options.read_sentences} | machine()
-        for (name, *_), figure in zip(READING, figures, strict=True)
-    ]
-    write_rows("reading", rows)
-    bars = ((f"{name}, {unit}", figure, "<=", bar) for (name, unit, bar), figure in zip(READING, figures, strict=True))
-    return 0 if print_bars(bars) else 1
-
-
-def in_process(command: list[str], **environment: str) -> dict[str, float]:
+def in_process(command: list[str]) -> dict[str, float]:
     """What a process prints as its last line."""
-    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -288,17 +199,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=35, help="steps, of which the first five do not count")
     parser.add_argument("--work", help="where the corpora go; about 4 GB for a million sentences. Default: a temporary directory")
-    parser.add_argument("--model", type=Path, help="directory of a trained span model: measure reading and evaluating with it")
-    parser.add_argument("--read_sentences", type=int, default=20_000, help="with --model: read so many, evaluate half as many")
     parser.add_argument("--sentences", type=int, help="measure this size alone, in this process, with the corpora in --work")
-    parser.add_argument("--read", metavar="FILE", help="with --model: only read this file, in this process")
     options = parser.parse_args(argv)
-    if options.sentences or options.read:
+    if options.sentences:
         torch.set_num_threads(os.cpu_count() or 1)
-        print(json.dumps(one_size(options) if options.sentences else read(options.read, options.model)))
+        print(json.dumps(one_size(options)))
         return 0
-    if options.model:
-        return reading(options)
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         options.work = options.work or directory

@@ -5,7 +5,6 @@ For each setting, alternating on the same batches of the demo corpus with the de
     step        the project's: collating, encoder, span head, MLM, denoising, losses, backward, clipping, optimiser
     encoder     the bare encoder's forward and backward on the same token sets (source; target and masked target), as transformers
                 has it: padded rows, nn.Dropout
-    packed      the same encoder's forward and backward as the step uses it (glode/fast)
     sequential  the step as the paper's text describes it, one thing after the other (benchmarks/sequential.py)
 
 and, inside the project's step, the denoiser and the optimiser, and the span head by itself. "encoder" and "sequential"
@@ -15,9 +14,8 @@ that it is compared over all batches together, which hold the same sentences. Da
 give hold noisy copies of them; with a blur, stored vectors and queries have so much noise that they cluster as badly as those
 of real corpora. "index" is what an epoch's end costs: the datastore's index is made anew.
 
---quick measures the bars alone and exits with 1 where one falls short; without it, the step as it grows. --corpora and --pair
-take sentences of real corpora. --bf16 puts all that is compared into mixed precision, and a step in fp32 beside it. Results:
-benchmarks/results/speed.csv. On a GPU: benchmarks/gpu.py.
+Exits with 1 where a bar is missed. --quick times fewer batches. --bf16 puts all that is compared into mixed precision, and a
+step in fp32 beside it. Results: benchmarks/results/speed.csv. On a GPU: benchmarks/gpu.py.
 """
 
 import argparse
@@ -37,7 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from common import ROOT, Meter, Row, machine, print_bars, read_rows, sample, write_rows
+from common import ROOT, Meter, Row, machine, print_bars, read_rows, write_rows
 from datasets import Dataset
 from sequential import SequentialStep
 from torch.nn import functional as F
@@ -59,46 +57,32 @@ DEMO = ROOT / "glode/run/demo"
 WARM_UP = 3  # repeats before the first that counts: until then memory is fetched from the system
 REAL_VECTORS = 20_000  # a datastore beyond this is filled up with noisy copies
 COPY_NOISE = 0.03  # on each coordinate of a copy
-REAL_SENTENCES = 400  # of each file of real corpora
-SPREAD = 0.6  # of real sentences: 0.52 for WikiANN en, 0.50 ru, 0.60 de; 0.68 for CoNLL en, 0.59 de
 BLUR = 0.25  # vectors then cluster as badly as those of real corpora
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: stored vectors, L in words, sentences of each stream a batch, demo sentences joined to one; the standard
-    deviation of the sentences' lengths beside their mean (0: the corpus' own), and that of the noise on each coordinate of stored
-    vectors and queries (0: on copies alone)."""
+    """One row: stored vectors, L in words, sentences of each stream a batch, demo sentences joined to one, and the standard
+    deviation of the noise on each coordinate of stored vectors and queries (0: on copies alone)."""
 
     datastore: int = 50_000
     length: int = 8
     batch: int = 16
     joined: int = 1
-    spread: float = 0.0
     blur: float = 0.0
 
 
-BARS = (
-    Setting(200_000),
-    Setting(50_000, length=4),
-    Setting(50_000, length=16),
-    Setting(50_000, length=4, spread=SPREAD),
-    Setting(30_000, blur=BLUR),
-)
+BARS = (Setting(200_000), Setting(50_000, length=4), Setting(50_000, length=16), Setting(30_000, blur=BLUR))
 CHECKS = (  # what is asked for: its name, the figure, of which setting, at most or at least, how much
     ("step / encoder, 200,000 stored, L 8", "step / encoder", BARS[0], "<=", 1.10),
     ("sequential / step, 50,000 stored, L 4", "sequential / step", BARS[1], ">=", 2.0),
-    ("the same, lengths spread as real ones", "sequential / step", BARS[3], ">=", 2.0),
     ("head / encoder, L 16", "head / encoder", BARS[2], "<=", 0.05),
     ("denoiser / encoder, 200,000 stored, L 8", "denoiser / encoder", BARS[0], "<=", 0.05),
-    ("the same, 30,000 stored that hardly cluster", "denoiser / encoder", BARS[4], "<=", 0.05),
+    ("the same, 30,000 stored that hardly cluster", "denoiser / encoder", BARS[3], "<=", 0.05),
     ("recall@K of the search, 200,000 stored", "recall", BARS[0], ">=", 0.95),
 )
-GROWTH = {"datastore": (1_000, 50_000, 200_000, 1_000_000), "length": (4, 8, 16), "batch": (8, 16, 32), "joined": (1, 2, 4)}
-SWEEP = (*BARS, Setting(200_000, blur=BLUR), *(Setting(**{name: size}) for name, sizes in GROWTH.items() for size in sizes))
-BESIDE = ("encoder", "packed", "head", "sequential")  # what is measured beside the step
-RATIOS = ("step / encoder", "step / packed", "head / encoder", "denoiser / encoder", "optimizer / encoder")
-ENCODER_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens")
+BESIDE = ("encoder", "head", "sequential")  # what is measured beside the step
+RATIOS = ("step / encoder", "head / encoder", "denoiser / encoder", "optimizer / encoder")
 
 
 # ----------------------------------------------------------------------------------------------------------- what is measured
@@ -116,14 +100,8 @@ class Parts:
 
 
 def prepare(options: argparse.Namespace, directory: Path) -> Parts:
-    """The demo's corpora, or real ones, and a source model with the longest L of all settings, trained by the command line."""
-    files = {"source_train": DEMO / "en" / "train.iob2", "target_unlabeled": DEMO / options.language / "unlabeled.txt"}
+    """The demo's corpora, and a source model with the longest L of all settings, trained by the command line."""
     command = ["--config", str(RECIPE), "--stage", "source", "--target_lang", options.language, "--output_dir", str(directory)]
-    if options.corpora:
-        corpus, source, target = options.pair.split("-")
-        parts = {"source_train": f"{source}/train", "source_dev": f"{source}/dev", "target_unlabeled": f"{target}/train"}
-        files = {name: sample(options.corpora, f"{corpus}/{part}", REAL_SENTENCES, directory) for name, part in parts.items()}
-        command += [part for name, path in files.items() for part in (f"--{name}", str(path))]
     model = options.source_model
     if model is None:
         command += ["--max_span_length", "16", "--seed", str(options.seed), "--disable_tqdm", "true", "--report_to", "none"]
@@ -131,9 +109,8 @@ def prepare(options: argparse.Namespace, directory: Path) -> Parts:
         model = directory / "source_model"
     loaded = GlodeModel.from_pretrained(model)
     tokenizer = AutoTokenizer.from_pretrained(model, config=loaded.config)
-    source, target = (
-        load_corpus(str(files[name]), labelled) for name, labelled in (("source_train", True), ("target_unlabeled", False))
-    )
+    source = load_corpus(str(DEMO / "en" / "train.iob2"), labelled=True)
+    target = load_corpus(str(DEMO / options.language / "unlabeled.txt"), labelled=False)
     return Parts(loaded, tokenizer, training_arguments(directory, bf16=options.bf16, seed=options.seed), source, target)
 
 
@@ -173,29 +150,10 @@ def joined(corpus: Dataset, number: int) -> Dataset:
     return Dataset.from_list(rows, features=SENTENCE)
 
 
-def recut(corpus: Dataset, spread: float, seed: int) -> Dataset:
-    """The corpus' words, cut anew into sentences whose lengths are log-normal, with the mean that they have and a standard
-    deviation of `spread` times that. An entity that a cut falls into is lost."""
-    sigma, mean = np.sqrt(np.log1p(spread**2)), np.mean([len(words) for words in corpus["words"]])
-    drawn = np.random.default_rng(seed).lognormal(np.log(mean) - sigma**2 / 2, sigma, 2 * len(corpus))
-    whole = joined(corpus, len(corpus))[0]
-    cuts = np.cumsum(np.maximum(drawn.round(), 1)).astype(int).tolist()
-    begins, lengths, types = (np.array(whole[name]) for name in ("begins", "lengths", "types"))
-    rows = []
-    for start, end in itertools.pairwise([0, *(at for at in cuts if at < len(whole["words"])), len(whole["words"])]):
-        own = (begins >= start) & (begins + lengths <= end)
-        rows.append(
-            {"words": whole["words"][start:end], "begins": begins[own] - start, "lengths": lengths[own], "types": types[own]}
-        )
-    return Dataset.from_list(rows, features=SENTENCE)
-
-
 def target_trainer(parts: Parts, setting: Setting, seed: int) -> GlodeTrainer:
     """A target-stage trainer in its third epoch: a trained model, its pseudo labels, thresholds, and a full datastore."""
     model = cut(parts.model, setting.length)
     source, target = (joined(corpus, setting.joined) for corpus in (parts.source, parts.target))
-    if setting.spread:
-        source, target = (recut(corpus, setting.spread, seed) for corpus in (source, target))
     sizes = (parts.tokenizer, model.config.max_tokens, setting.length)
     streams = {
         "source": build_features(source, *sizes, list(model.config.id2label.values())),
@@ -331,10 +289,6 @@ class Bench:
         model.zero_grad()
 
     @faster_products()
-    def packed(self, batch: dict) -> None:
-        self.encoder(self.model, [{name: batch[name] for name in ENCODER_INPUTS if name in batch}])
-
-    @faster_products()
     def head(self, batch: dict, hidden: torch.Tensor) -> None:
         words = {name: batch[name] for name in ("first_token", "last_token", "word_shapes")}
         with self.trainer.accelerator.autocast():
@@ -351,8 +305,6 @@ class Bench:
             turns.append(("encoder", self.encoder, self.plain, token_sets(self.trainer, rows)))
         for work in turns if number % 2 else reversed(turns):
             self.timer(*work)
-        if "packed" in beside:
-            self.timer("packed", self.packed, batch)
         if "head" in beside:
             shape = (*batch["input_ids"].shape, self.model.config.encoder_config.hidden_size)
             self.timer("head", self.head, batch, torch.randn(shape, device=self.model.device, requires_grad=True))
@@ -473,36 +425,27 @@ def bars(rows: Sequence[dict]) -> list[tuple[str, float, str, float]]:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the settings of the bars alone; exit 1 where one falls short")
+    parser.add_argument("--quick", action="store_true", help="time a third of the batches")
     parser.add_argument("--bf16", action="store_true", help="all in mixed precision, as training with --bf16 true has it")
     parser.add_argument("--source_model", type=Path, help="a source model of the demo with L = 16; trained without it")
     parser.add_argument("--language", default="de", help="of the demo")
-    parser.add_argument("--corpora", type=Path, help="measure on real sentences: directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
-    parser.add_argument("--pair", default="wikiann-en-ru", help="with --corpora: CORPUS-SOURCE-TARGET, such as %(default)s")
-    parser.add_argument("--repeats", type=int, help="timed batches of each setting; 9, with --quick 20 for the sequential step")
+    parser.add_argument("--repeats", type=int, help="timed batches of each setting; 27, and 60 for the sequential step")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    if options.pair.count("-") != 2:
-        parser.error(f"--pair {options.pair}: not CORPUS-SOURCE-TARGET, such as wikiann-en-ru")
-    if options.corpora:
-        options.language = options.pair.split("-")[2]
-    run = " ".join(["quick" if options.quick else "sweep", *[options.pair] * bool(options.corpora), *["bf16"] * options.bf16])
+    run = "bf16" if options.bf16 else "fp32"
     torch.set_num_threads(os.cpu_count() or 1)
     rows = []
     with tempfile.TemporaryDirectory() as directory:
-        try:
-            parts = prepare(options, Path(directory))
-        except FileNotFoundError as error:
-            parser.error(f"{error.filename}: no such file. Give the directory of the corpora with --corpora.")
-        for setting in BARS if options.quick else dict.fromkeys(SWEEP):
+        parts = prepare(options, Path(directory))
+        for setting in BARS:
             asked = {part for _, figure, at, *_ in CHECKS if at == setting for part in figure.split(" / ")}
-            beside = asked.intersection(BESIDE) if options.quick else BESIDE
-            repeats = options.repeats or (20 if options.quick and "sequential" in beside else 9)
+            beside = asked.intersection(BESIDE)
+            repeats = options.repeats or (20 if "sequential" in beside else 9) * (1 if options.quick else 3)
             figures = measure(target_trainer(parts, setting, options.seed), repeats, options.seed, beside)
             rows.append({"run": run, **asdict(setting), **figures, **machine()})
             print(setting, figures, flush=True)
     write_rows("speed", [row for row in read_rows("speed") if row["run"] != run] + rows)
-    return 0 if print_bars(bars(rows)) or not options.quick else 1
+    return 0 if print_bars(bars(rows)) else 1
 
 
 if __name__ == "__main__":

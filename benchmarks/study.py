@@ -38,6 +38,7 @@ from glode.features.reach import gold_entities
 from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
+NO_ARGUMENTS = {"title", "teacher", "teacher_seeds", "gold", "few"}  # of a variant
 Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
 
 
@@ -70,31 +71,19 @@ class Suite:
             for seed in self.seeds:
                 for pair in table["pairs"]:
                     for cell in (Cell(pair, seed, variant) for variant in table["variants"]):
-                        found |= dict.fromkeys(reversed([cell, *self.teachers(cell)]))
+                        found |= dict.fromkeys([*self.teachers(cell), cell])
         return list(found)
 
-    def trains_target(self, cell: Cell) -> bool:
-        """Whether a cell's result is a target model, not a source model."""
-        return self.variants[cell.variant]["stage"] == "target"
-
-    def teacher(self, cell: Cell) -> Cell | None:
-        """The cell whose source model a cell starts from: of a target model the one that gives the pseudo labels, of a model that
-        has seen the source alone (`shared`) the one of the first pair with the same source. None where a cell trains its own."""
-        variant = self.variants[cell.variant]
-        if name := variant.get("teacher"):
-            return Cell(cell.pair, cell.seed, name)
-        pairs = self.pairs.items() if variant.get("shared") else ()
-        first = next((pair for pair, content in pairs if content["source"] == self.pairs[cell.pair]["source"]), cell.pair)
-        return Cell(first, cell.seed, cell.variant) if first != cell.pair else None
-
     def teachers(self, cell: Cell) -> list[Cell]:
-        """The cell's teacher, that one's teacher, and so on."""
-        teacher = self.teacher(cell)
-        return [teacher, *self.teachers(teacher)] if teacher else []
+        """The cells whose source models give a cell its pseudo labels: that of its own seed, or those of all. None for source
+        models."""
+        variant = self.variants[cell.variant]
+        seeds = self.seeds if variant.get("teacher_seeds") == "all" else [cell.seed]
+        return [Cell(cell.pair, seed, variant["teacher"]) for seed in seeds] if "teacher" in variant else []
 
     def settings(self, cell: Cell) -> dict:
         """The arguments that are a cell's own, without those that name its files."""
-        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in ("title", "teacher", "gold", "shared")}
+        variant = {k: v for k, v in self.variants[cell.variant].items() if k not in NO_ARGUMENTS}
         return self.arguments | variant | self.pairs[cell.pair].get("arguments", {}) | {"seed": cell.seed}
 
 
@@ -144,7 +133,7 @@ class Study:
         running: dict[Future, Cell] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             while open_cells or running:
-                ready = [cell for cell in open_cells if self.suite.teacher(cell) not in (*open_cells, *running.values())]
+                ready = [cell for cell in open_cells if not {*self.suite.teachers(cell)} & {*open_cells, *running.values()}]
                 for cell in ready[: self.jobs - len(running)]:
                     open_cells.remove(cell)
                     running[pool.submit(self.run_cell, cell)] = cell
@@ -158,7 +147,7 @@ class Study:
         """The cells, before them the source models that they start from where --work has them no more."""
         found: dict[Cell, None] = {}
         for cell in cells:
-            found |= {teacher: None for teacher in reversed(self.suite.teachers(cell)) if not self.model(teacher).exists()}
+            found |= {teacher: None for teacher in self.suite.teachers(cell) if not self.model(teacher).exists()}
             found[cell] = None
         return list(found)
 
@@ -171,9 +160,10 @@ class Study:
 
     def fingerprint(self, cell: Cell) -> str:
         """A digest of all arguments and sizes that a cell's result depends on, those of its source model too."""
-        teacher = self.suite.teacher(cell)
-        content = [self.suite.settings(cell), self.suite.sizes, self.suite.pairs[cell.pair], self.extra]
-        return digest(json.dumps([*content, teacher and self.fingerprint(teacher)], sort_keys=True).encode())
+        teachers = [self.fingerprint(teacher) for teacher in self.suite.teachers(cell)]
+        content = [self.suite.settings(cell), self.suite.sizes, self.suite.pairs[cell.pair], self.extra, *(teachers or [None])]
+        content += [few] if (few := self.suite.variants[cell.variant].get("few")) else []
+        return digest(json.dumps(content, sort_keys=True).encode())
 
     def directory(self, cell: Cell) -> Path:
         return self.work / self.suite.name / str(cell)
@@ -181,16 +171,13 @@ class Study:
     def model(self, cell: Cell) -> Path:
         """The directory of a cell's model."""
         run = self.directory(cell) / "run"
-        if self.suite.trains_target(cell):
-            return run
-        teacher = self.suite.teacher(cell)
-        return self.model(teacher) if teacher else run / "source_model"
+        return run if self.suite.teachers(cell) else run / "source_model"
 
     def run_cell(self, cell: Cell) -> Row | str:
         """Train and count a cell: its row, or what went wrong."""
-        directory, teacher = self.directory(cell), self.suite.teacher(cell)
-        if teacher and not self.model(teacher).exists():
-            return f"{teacher} left no model"
+        directory = self.directory(cell)
+        if missing := [teacher for teacher in self.suite.teachers(cell) if not self.model(teacher).exists()]:
+            return f"{missing[0]} left no model"
         arguments = self.command(cell)
         note, content = directory / "arguments.json", json.dumps(arguments)
         if note.exists() and note.read_text(encoding="utf-8") == content:
@@ -214,13 +201,13 @@ class Study:
         values = self.suite.settings(cell) | self.files(cell) | {"output_dir": self.directory(cell) / "run"}
         if "config" in values:
             values["config"] = ROOT / values["config"]
-        if teacher := self.suite.teacher(cell):
-            values["source_model"] = self.model(teacher)
+        if teachers := self.suite.teachers(cell):
+            values["teachers"] = [self.model(teacher) for teacher in teachers]
         values |= {"disable_tqdm": True, "report_to": "none"}
         if self.bf16:  # on a CPU the Trainer wants to be told that it is one
             values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
-        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
-        return [part for name, text in texts.items() for part in (f"--{name}", text)] + self.extra
+        texts = {name: [as_text(v) for v in (value if isinstance(value, list) else [value])] for name, value in values.items()}
+        return [part for name, text in texts.items() for part in (f"--{name}", *text)] + self.extra
 
     def files(self, cell: Cell) -> dict[str, str]:
         """The arguments that name a cell's corpora."""
@@ -234,6 +221,8 @@ class Study:
         text = f"{target}/{pair.get('target_split', 'train')}"
         files = {"source_lang": source.split("/")[-1], "target_lang": target.split("/")[-1]}
         files |= {"target_unlabeled": part(text, "target"), "target_test": part(f"{target}/test", "test")}
+        if few := self.suite.variants[cell.variant].get("few"):  # the first of the target text, from which the run takes them out
+            files["target_train"] = str(sample(self.corpora, text, few, self.work / self.suite.name / "samples"))
         if not supervised:
             return files | {"source_train": part(f"{source}/train", "source"), "source_dev": part(f"{source}/dev", "dev")}
         files["source_train"] = files["target_unlabeled"]
@@ -243,8 +232,8 @@ class Study:
 
     def as_row(self, cell: Cell, metrics: dict, counts: np.ndarray, minutes: float) -> Row | str:
         """What a cell's row holds, or why it holds nothing."""
-        teacher = self.suite.teacher(cell)
-        scores = metrics["target_model" if self.suite.trains_target(cell) else "source_model"]
+        teachers = self.suite.teachers(cell)
+        scores = metrics["target_model" if teachers else "source_model"]
         f1 = scores["test"]["strict"]["f1"]
         if abs(f1 - f1_of(counts.sum(0))) > 0.5:  # half precision moves an entity here and there
             return f"the run reports F1 {f1:.2f}, and its model gives {f1_of(counts.sum(0)):.2f}"
@@ -261,7 +250,7 @@ class Study:
             "minutes": f"{minutes:.1f}",
             "precision": "bf16" if self.bf16 else "fp32",
             "settings": self.fingerprint(cell),
-            "teacher": weights(self.model(teacher)) if teacher else "",
+            "teacher": " ".join(weights(self.model(teacher)) for teacher in teachers),
             "weights": weights(self.model(cell)),
         }
         return {name: str(value) for name, value in (values | machine()).items()}
@@ -273,10 +262,10 @@ class Study:
             print(f"FAILED: {cell}, {row}", flush=True)
             return []
         run = self.directory(cell) / "run"
-        for rest in (*run.glob("*_checkpoints"), *([run] if self.suite.teacher(cell) else [])):
+        for rest in (*run.glob("*_checkpoints"), *([run] if self.suite.teachers(cell) else [])):
             shutil.rmtree(rest)
-        students = {str(other): other for other in self.suite.cells() if self.suite.teacher(other) == cell}
-        stale = [other for other in students.values() if (old := self.row(other)) and old["teacher"] != row["weights"]]
+        students = [other for other in self.suite.cells() if cell in self.suite.teachers(other)]
+        stale = [other for other in students if (old := self.row(other)) and row["weights"] not in old["teacher"].split()]
         self.rows = [old for old in self.rows if not any(self.is_of(old, other) for other in (cell, *stale))] + [row]
         write_rows("study", self.rows, self.results)
         self.update_tests(cell)
@@ -321,6 +310,10 @@ class Study:
 
 def is_asked(cell: Cell, only: Sequence[str]) -> bool:
     return any(fnmatch(str(cell), pattern) for pattern in only)
+
+
+def as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def digest(content: bytes) -> str:

@@ -33,6 +33,7 @@ from run_crossner import carry_out
 # The corpora, and the part of a `DatasetDict` that stands for each where only the first is given.
 SOURCE = {"source_train": "train", "source_dev": "validation", "source_test": "test"}
 TARGET = {"target_unlabeled": "train", "target_test": "test"}
+HAVE_LANGUAGES = {*TARGET, "target_train"}  # which may be {language: corpus}
 FILE_NAME = re.compile(r"\S+\.[a-z][a-z0-9]{1,7}")
 
 
@@ -61,6 +62,7 @@ def train(
     source_test: Any = None,
     target_unlabeled: Any = None,
     target_test: Any = None,
+    target_train: Any = None,
     **options: Any,
 ) -> TrainResult:
     """Train a recogniser for a language without labels, as `glode train` does, with the same scores.
@@ -76,6 +78,7 @@ def train(
         source_test: labelled sentences for the report.
         target_unlabeled: text of the target language.
         target_test: labelled sentences of the target language, for the report.
+        target_train: labelled sentences of the target language that the target stage learns as well, a few or many.
         options: all others that `glode train --help_all` explains, such as `output_dir` or `num_train_epochs`. None is the
             option's default.
     Raises:
@@ -87,7 +90,7 @@ def train(
         like = difflib.get_close_matches(unknown[0], known, n=1)
         raise TypeError(f"train() has no argument {unknown[0]!r}.{f' Did you mean {like[0]!r}?' if like else ''}")
     source = _spread({"source_train": source_train, "source_dev": source_dev, "source_test": source_test}, SOURCE)
-    target = _spread({"target_unlabeled": target_unlabeled, "target_test": target_test}, TARGET)
+    target = _spread({"target_unlabeled": target_unlabeled, "target_test": target_test}, TARGET) | {"target_train": target_train}
     memory: dict[str, Any] = {}
     corpora = {option: list(_names(option, data, memory)) for option, data in {**source, **target}.items()}
     languages = target_lang if isinstance(target_lang, str) else ",".join(target_lang)
@@ -135,7 +138,7 @@ def _spread(corpora: dict[str, Any], splits: dict[str, str]) -> dict[str, Any]:
 
 def _has_languages(option: str, data: Any) -> bool:
     """Whether the data are {language: corpus}."""
-    return option in TARGET and isinstance(data, Mapping) and not isinstance(data, DatasetDict)
+    return option in HAVE_LANGUAGES and isinstance(data, Mapping) and not isinstance(data, DatasetDict)
 
 
 def _names(option: str, data: Any, memory: dict[str, Any]) -> Iterator[str]:

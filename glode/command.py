@@ -1,4 +1,4 @@
-"""The command `glode`: train, tag, evaluate, export, app."""
+"""The command `glode`: train, tag, evaluate, review, export, app."""
 
 import difflib
 import importlib
@@ -12,7 +12,8 @@ COMMANDS = {
     "train": ("run_crossner", "train a recogniser for a language without labels"),
     "tag": ("glode.serving.tag", "find the entities of a file of any size"),
     "evaluate": ("glode.evaluation.evaluate", "judge models by a labelled file of your own"),
-    "export": ("glode.serving.onnx", "write a token classifier for ONNX Runtime"),
+    "review": ("glode.evaluation.review", "choose sentences for a person to correct"),
+    "export": ("glode.serving.onnx", "write a model for ONNX Runtime"),
     "app": ("glode.serving.app", "a page to try a model in the browser"),
 }
 

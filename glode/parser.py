@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 Arguments = TypeVar("Arguments")
@@ -31,9 +32,11 @@ def _how_to_read(hint: Any, default: Any) -> dict[str, Any]:
     if hint is bool:
         return {"type": _switch, "default": default, "nargs": "?", "const": True, "metavar": "true|false"}
     usual = {"required": True} if default is dataclasses.MISSING else {"default": default}
+    if get_origin(hint) is UnionType:  # the first of `str | None`
+        hint = get_args(hint)[0]
     if get_origin(hint) is list:
         return usual | {"type": get_args(hint)[0], "nargs": "+"}
-    return usual | {"type": next(iter(get_args(hint)), hint)}  # the first of `str | None`
+    return usual | {"type": hint}
 
 
 def _switch(text: str) -> bool:

@@ -37,7 +37,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # What travels without the package, and what it may import besides Python's own library.
 TRAVELLERS = {
-    "modeling_glode": {"numpy", "torch", "transformers"},
+    "modeling_glode": {"numpy", "onnxruntime", "torch", "transformers"},
     "glode.serving.handler": {"modeling_glode", "torch", "transformers"},
     "glode.serving.app": {"gradio", "huggingface_hub", "modeling_glode", "safetensors", "transformers"},
 }

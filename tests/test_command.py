@@ -33,11 +33,19 @@ def test_a_command_that_is_not_there(capsys):
 
 
 # An argument that each subcommand has, so that its own help is seen and not another's; and what it asks for at least.
-ARGUMENTS = {"train": "target_unlabeled", "tag": "threshold", "evaluate": "gold", "export": "output", "app": "port"}
+ARGUMENTS = {
+    "train": "target_unlabeled",
+    "tag": "threshold",
+    "evaluate": "gold",
+    "review": "order",
+    "export": "output",
+    "app": "port",
+}
 REQUIRED = {
     "train": ["--target_lang", "de"],
     "tag": ["--model", "m"],
     "evaluate": ["--model", "m", "--gold", "g"],
+    "review": ["--model", "m"],
     "export": ["--model", "m", "--output", "o"],
     "app": [],
 }

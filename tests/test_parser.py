@@ -15,6 +15,7 @@ class Told:
     number: int = field(default=3, metadata={"help": "A number."})
     share: float = field(default=0.5, metadata={"help": "A share, 50 %% or so."})
     kind: str | None = field(default=None, metadata={"help": "A kind.", "choices": ["a", "b"]})
+    more: list[str] | None = field(default=None, metadata={"help": "More names."})
     quick: bool = field(default=False, metadata={"help": "Be quick."})
 
 
@@ -24,7 +25,8 @@ def told(line: str) -> Told:
 
 def test_arguments_of_each_kind():
     assert told("--some_names x y") == Told(["x", "y"])
-    assert told("--some-names x --number 4 --share 1 --kind b --quick") == Told(["x"], 4, 1.0, "b", True)
+    assert told("--some-names x --number 4 --share 1 --kind b --quick") == Told(["x"], 4, 1.0, "b", None, True)
+    assert told("--some_names x --more a b").more == ["a", "b"]
     assert all(told(f"--some_names x --quick {value}").quick for value in ("true", "Yes", "1"))
     assert not any(told(f"--some_names x --quick {value}").quick for value in ("false", "No", "0"))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from optuna.samplers import GridSampler
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig, set_seed
@@ -241,7 +242,7 @@ def test_the_language_model_reads_both_texts(backbone, tokenizer, corpus, window
     masked = int((batch["mlm_labels"] != -100).sum())
     trainer.model.eval()
     trainer.compute_loss(trainer.model, dict(batch))
-    names = ("labels", "is_target", "window", "key", "own_start", "span_mask")
+    names = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")
     inputs = {name: value for name, value in batch.items() if name not in names}
     mean = trainer.model(**inputs, mlm_tokens=trainer.mlm_tokens).mlm_loss
     tokens = sum(np.mean([len(row) - 2 for row in texts["input_ids"]]) for texts in (windows, some))
@@ -445,3 +446,72 @@ def test_mixed_precision_assigns_and_refines(backbone, tokenizer, windows, unlab
     torch.testing.assert_close(rounded.probabilities.sum(-1), torch.ones(before.shape[:2]))
     assert trainer.denoiser.prototypes.vectors.norm(dim=-1).allclose(torch.ones(len(LABELS)))
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("stage", ["source", "target"])
+def test_patience_ends_either_stage(stage, backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    """At a rate of nearly nothing no evaluation is better than the first: two more, and the stage ends."""
+    options = {"learning_rate": 1e-12, "eval_strategy": "epoch", "early_stopping_patience": 2, "num_train_epochs": 6}
+    target = {"target": unlabeled, "pseudo_labels": soft_labels(unlabeled, corpus)} if stage == "target" else {}
+    references = gold_entities(corpus)
+    trainer = GlodeTrainer(
+        fresh_model(backbone),
+        arguments(tmp_path, **options),
+        tokenizer,
+        source=windows,
+        dev=windows,
+        dev_references=references,
+        **target,
+    )
+    trainer.train()
+    assert trainer.state.epoch == 3
+
+
+def test_a_search_trains_a_fresh_model_each_trial(backbone, tokenizer, corpus, windows, tmp_path):
+    """docs/training.md, Searching for settings: the rate that learns nothing loses."""
+    begun = []
+
+    def model_init() -> GlodeModel:
+        begun.append(fresh_model(backbone))
+        return begun[-1]
+
+    trainer = GlodeTrainer(
+        None,
+        arguments(tmp_path, num_train_epochs=12),
+        tokenizer,
+        source=windows,
+        dev=windows,
+        dev_references=gold_entities(corpus),
+        model_init=model_init,
+    )
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-12, 3e-3])},
+        compute_objective=lambda metrics: metrics["eval_f1"],
+        direction="maximize",
+        n_trials=2,
+        backend="optuna",
+        sampler=GridSampler({"learning_rate": [1e-12, 3e-3]}, seed=0),
+    )
+    assert best.hyperparameters == {"learning_rate": 3e-3} and best.objective > 0
+    assert len(begun) == 3  # the first is what the trainer is made with
+    assert not any(weight.requires_grad for weight in begun[2].mlm_head.parameters())
+    with pytest.raises(InputError, match=" cannot differ between trials; a search may only vary "):
+        trainer.hyperparameter_search(
+            hp_space=lambda trial: {"per_device_train_batch_size": trial.suggest_int("per_device_train_batch_size", 2, 3)},
+            n_trials=1,
+            backend="optuna",
+        )
+
+
+def test_a_model_or_what_makes_it(backbone, tokenizer, corpus, unlabeled, tmp_path):
+    with pytest.raises(InputError, match="takes either a model or a model_init, and one of them"):
+        GlodeTrainer(None, arguments(tmp_path), tokenizer)
+    with pytest.raises(InputError, match="a target stage changes its pseudo labels as it goes"):
+        GlodeTrainer(
+            None,
+            arguments(tmp_path),
+            tokenizer,
+            target=unlabeled,
+            pseudo_labels=soft_labels(unlabeled, corpus),
+            model_init=lambda: fresh_model(backbone),
+        )

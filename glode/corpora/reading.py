@@ -16,8 +16,9 @@ from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
 from glode.corpora.brat import is_brat, parts_of, read_brat
-from glode.corpora.columns import COLUMN_SUFFIXES, find_layout, looks_like_columns, read_columns
+from glode.corpora.columns import COLUMN_SUFFIXES, looks_like_columns, read_columns
 from glode.corpora.files import check_text, find_encoding, unpacked_suffix
+from glode.corpora.layout import find_layout
 from glode.corpora.options import ReadingOptions
 from glode.corpora.records import LETTER_SHORT, has_json_lines, read_json
 from glode.corpora.schema import CORPUS, Raw
@@ -26,7 +27,7 @@ from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-VERSION = 8  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 10  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 

@@ -18,7 +18,7 @@ LONGEST_DOCUMENT = 2**28  # characters of JSON that is not JSON lines and theref
 
 TOKEN_KEYS = ("tokens", "words")
 TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
-SPAN_KEYS = ("entities", "spans", "ents", "label", "labels")
+SPAN_KEYS = ("entities", "spans", "ents", "label", "labels", "annotations", "annotation", "entity_mentions")
 _TYPE_KEYS = ("label", "labels", "entity_group", "entity", "type")
 _NO_TEXT = {"id", "annotator", "created_at", "updated_at", "answer", "language", "lang", "url", "source"}  # keys of other strings
 
@@ -99,12 +99,14 @@ def read_record(
     if not isinstance(record, dict):
         record = {}
     annotations = _first_of(record, "annotations", "completions")
+    if annotations is None and isinstance(record.get("predictions"), list):  # nobody has looked at this task yet
+        annotations = []
     if record.get("answer") in ("reject", "ignore"):
         yield _rejected(number)
     elif isinstance(record.get("paragraphs"), list):
         yield from _spacy_document(record, where, number, notes)
-    elif isinstance(record.get("data"), dict) and isinstance(annotations, list):
-        yield _label_studio(record["data"], annotations, where, number, options, notes)
+    elif isinstance(record.get("data"), dict) and isinstance(annotations, list | None):
+        yield _label_studio(record["data"], annotations or [], where, number, options, notes)
     elif isinstance(annotations, list) and annotations and all(isinstance(pair, list | None) for pair in annotations):
         for pair in annotations:
             yield from read_record(pair, where, number, options) if pair else ()
@@ -174,6 +176,8 @@ def _tagged(words: list[str], record: dict, where: str, number: int, options: Re
 def _annotated(record: dict, where: str, number: int, options: ReadingOptions, notes: Counter[str]) -> Raw:
     """A text and the offsets of its entities."""
     spans = _first_of(record, *keys(options.tag_column, SPAN_KEYS))
+    if isinstance(spans, dict) and isinstance(text := record.get(options.text_field or "text"), str):
+        spans = _by_type(spans, text, where)
     if spans is None:
         spans = next((value for value in record.values() if _is_regions(value)), None)
     if spans is None and (
@@ -187,6 +191,27 @@ def _annotated(record: dict, where: str, number: int, options: ReadingOptions, n
         return Raw(number, [text[a:b] for a, b in split_words(text)], notes=notes)
     found = [entity for span in spans for entity in _entities(span, text, where, notes)]
     return cut_words(text, _in_characters(found, text, notes), number, notes)
+
+
+def _by_type(spans: dict, text: str, where: str) -> list[list]:
+    """The spans of CLUENER, {type: {surface: [[first, last]]}} with the last character inside."""
+    try:
+        found = [
+            (first, last + 1, name, surface)
+            for name, surfaces in spans.items()
+            for surface in surfaces
+            for first, last in surfaces[surface]
+        ]
+        wrong = [surface for start, end, _, surface in found if text[start:end] != surface]
+    except (TypeError, ValueError):
+        found, wrong = [], ["?"]
+    if wrong:
+        raise InputError(
+            f"{where}: types with their surfaces and places are read as CLUENER has them, "
+            "{type: {surface: [[first, last]]}} with "
+            f"the last character inside. {wrong[0]!r} is not where it should be."
+        )
+    return [[start, end, name] for start, end, name, _ in sorted(found)]
 
 
 def _in_characters(found: list[tuple[int, int, str]], text: str, notes: Counter[str]) -> list[tuple[int, int, str]]:
@@ -278,6 +303,11 @@ def _gliner(record: dict, where: str, number: int, notes: Counter[str]) -> Raw:
 
 
 def _spanner(record: dict, where: str, number: int, notes: Counter[str]) -> Raw:
+    if "span_posLabel" not in record and ("span_position" in record or "entity_label" in record):
+        raise InputError(
+            f"{where}: a question for each type, as MRC-NER has them, is not read. Give a sentence once, with "
+            '{"context": "words", "span_posLabel": {"first;last": "TYPE"}}.'
+        )
     try:
         words = record["context"].split()
         spans = [(*map(int, key.split(";")), name) for key, name in record.get("span_posLabel", {}).items()]

@@ -130,7 +130,7 @@ def interpret(tags: Iterable[str], where: str = "tags", scheme: str | None = Non
         )
     if typed and set(typed) <= set(_LETTERS):
         raise InputError(f"{where}: the tags {', '.join(typed)} name no type. Write a type behind them, as in B-DISEASE.")
-    if several := [tag for tag in typed if re.search(rf"[|,;+#&] *[{_LETTERS}]-", tag)]:
+    if several := [tag for tag in typed if re.search(rf"[|,;+#&/] *[{_LETTERS}]-", tag)]:
         raise InputError(f"{where}: tag {several[0]!r} holds several tags. Keep one layer of entities.")
     if scheme == "IO":
         inside = all(tag.startswith("I-") for tag in typed)

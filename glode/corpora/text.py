@@ -15,7 +15,12 @@ from glode.errors import InputError
 
 _SAMPLE = 1000  # lines that show what is no plain text
 _NUMBERED = re.compile(r"(\d+)\t(?=\S)")
-_MARKED = re.compile(r"<(\w+)(?: [^<>]*)?>[^<>]*</\1>")
+_MARKED = re.compile(
+    r"<(\w+)(?: [^<>]*)?>[^<>]*</\1>|<[^<>]+:[A-Z]+>|\[[^\[\]]+\](?:\([A-Za-z]+\)|[A-Z]{2,})"
+)  # <PER>x</PER>, <x:PER>, [x](PER), [x]PER
+_PUBTATOR = re.compile(r"\d+\|[ta]\|")
+_FEW_LINES = 9
+_LONG_WORDS = 12  # letters; where words are not separated, a line is longer
 
 
 def read_plain(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
@@ -44,6 +49,13 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
         raise InputError(f"{path}: records of JSON, one a line, are no plain text. Name it .jsonl.")
     if 2 * sum(map(bool, map(_MARKED.search, sample))) > len(sample):
         raise InputError(f"{path}: text with marks, as in {sample[0][:40]!r}. Take the marks away.")
+    if _PUBTATOR.match(sample[0]):
+        raise InputError(f"{path}: PubTator's title and abstract lines are no plain text. Keep the texts alone, one a line.")
+    if len(sample) > _FEW_LINES and _is_a_word_a_line(sample):
+        raise InputError(
+            f"{path}: nearly every line is one word ({', '.join(sample[:3])}). Write a sentence a line; words that "
+            "have a line each need a tag beside them (O will do), in a .conll file."
+        )
     tabs = {line.count("\t") for line in sample}
     numbers = [int(match[1]) for match in map(_NUMBERED.match, sample) if match]
     if tabs == {1} and len(numbers) == len(sample) and all(low < high for low, high in pairwise(numbers)):
@@ -51,6 +63,11 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
     if len(sample) > 1 and len(tabs) == 1 and tabs != {0}:
         raise InputError(f"{path}: each line has {tabs.pop()} tabs, as a table has. Keep the column of the text alone.")
     return False
+
+
+def _is_a_word_a_line(sample: list[str]) -> bool:
+    alone = [line for line in sample if not re.search(r"\s", line)]
+    return len(alone) > 0.9 * len(sample) and sum(map(len, alone)) <= _LONG_WORDS * len(alone)
 
 
 def sentences_of(text: str, place: int, notes: Counter[str]) -> Iterator[Raw]:

@@ -33,6 +33,8 @@ class Denoiser:
         gather: [...] -> [processes, ...], by rank.
         rank: this process.
         strings: for `agreement`, which spans are the same string, see [`Agreement`].
+        source_languages: the language of each source window: 0 the source's, then the targets' from 1 on, of labelled sentences
+            in a target language. All are the source's by default.
     """
 
     own_settings: ClassVar[dict[str, Any]] = {}  # in the place of the given ones
@@ -47,6 +49,7 @@ class Denoiser:
         gather: Gather = alone,
         rank: int = 0,
         strings: Tensor | None = None,
+        source_languages: Tensor | None = None,
     ):
         self.pseudo_labels, self.strings = pseudo_labels, strings
         self.settings = settings = dataclasses.replace(settings, **self.own_settings)
@@ -54,6 +57,7 @@ class Denoiser:
         if languages is None:
             languages = torch.zeros(len(pseudo_labels.refined_in), dtype=torch.long)
         self.languages = torch.as_tensor(languages, device=device)
+        self.source_languages = None if source_languages is None else source_languages.to(device)
         number = 1 + int(self.languages.max())
         self.centers = Centers(1 + number, types, size, device=device) if settings.center_vectors else None
         self.prototypes = Prototypes(types, size, settings.prototype_decay, device)
@@ -116,7 +120,8 @@ class Denoiser:
         counted = self.counted(span_mask, is_target)
         vectors = self._compared(projection, types, is_target, window, counted)
         for part in (slice(rows), slice(rows, None)):
-            self.prototypes.update(*(grid[part].flatten(0, 2) for grid in (vectors, types, counted)), self.gather)
+            spans = (vectors[part].flatten(0, 2), types[part].flatten(), counted[part].flatten())
+            self.prototypes.update(*spans, self.gather)
         row = cells // span_mask[0].numel()
         old = soft.flatten(0, 2)[cells]
         towards = self.towards(vectors[rows:].flatten(0, 2)[cells], old, self.languages[target_window][row])
@@ -127,15 +132,15 @@ class Denoiser:
             self.pseudo_labels.write(target_window, target_start, soft, self.epoch, due, self.gather)
         if "local" in self.sides:
             types = torch.cat([labels[:rows], soft.argmax(-1)])
-            grids = (vectors, types, counted, span_keys(key, own_start, span_mask))
-            self.datastore.reservoir.collect(*(grid.flatten(0, 2) for grid in grids), step)
+            keys = span_keys(key, own_start, span_mask).flatten()
+            self.datastore.reservoir.collect(vectors.flatten(0, 2), types.flatten(), counted.flatten(), keys, step)
         return soft
 
     def _compared(self, projection: Tensor, types: Tensor, is_target: Tensor, window: Tensor, counted: Tensor) -> Tensor:
         """The vectors of a batch as they are compared, after their languages' centers have moved. [batch, words, length, D]"""
         if self.centers is None:
             return projection
-        language = torch.where(is_target, 1 + self.languages[window * is_target], 0)  # 0 is the source
+        language = self.language_of(window, is_target)
         self.centers.update(projection, types, language, counted, self.gather)
         return self.centered(projection, language)
 
@@ -158,7 +163,8 @@ class Denoiser:
         refines = self.refines_labels and self.settings.gives_directions
         if not refines or bool((self.pseudo_labels.refined_in >= epoch).all()):
             return {}
-        return OnePass(self.pseudo_labels, self.settings, self.languages, self.strings, self.gather).refine(batches, epoch, beta)
+        state = (self.pseudo_labels, self.settings, self.languages, self.strings, self.gather, self.source_languages)
+        return OnePass(*state).refine(batches, epoch, beta)
 
     # -------------------------------------------------------------------------------------------------- what baselines change
 
@@ -209,6 +215,11 @@ class Denoiser:
         return soft
 
     # -------------------------------------------------------------------------------------------------------------- elsewhere
+
+    def language_of(self, window: Tensor, is_target: Tensor) -> Tensor:
+        """The language of some rows, 0 for the source, then the targets: window and bool is_target [rows] -> [rows]."""
+        source = torch.zeros_like(window) if self.source_languages is None else self.source_languages[window * ~is_target]
+        return torch.where(is_target, 1 + self.languages[window * is_target], source)
 
     def centered(self, vectors: Tensor, language: Tensor) -> Tensor:
         """Span vectors [rows, words, length, D] as they are compared; language [rows], 0 for the source, then the targets."""

@@ -68,6 +68,7 @@ class OnePass:
         languages: [windows], the target language of each, from 0.
         strings: see [`Agreement`]; needed with `agreement`.
         gather: [...] -> [processes, ...], by rank.
+        source_languages: [source windows], see [`Denoiser`].
     """
 
     certain = 0.99
@@ -80,8 +81,10 @@ class OnePass:
         languages: Tensor,
         strings: Tensor | None = None,
         gather: Gather = alone,
+        source_languages: Tensor | None = None,
     ):
-        self.pseudo_labels, self.settings, self.languages, self.gather = pseudo_labels, settings, languages, gather
+        self.pseudo_labels, self.settings, self.gather = pseudo_labels, settings, gather
+        self.languages, self.source_languages = languages, source_languages
         self.types = pseudo_labels.probabilities.shape[-1]
         self.number_of_languages = 1 + int(languages.max())
         self.agreement: Agreement | None = None
@@ -130,12 +133,13 @@ class OnePass:
                 size = 2 * batch.states.shape[-1]
                 reservoir = Reservoir(self.types, size, self.settings, self.pseudo_labels.offsets.device)
             if batch.labels is not None:
-                self._collect(reservoir, batch, batch.labels, batch.span_mask, 0)
+                language = self._source_language(batch.window)
+                numbers = range(1 if self.source_languages is None else 1 + self.number_of_languages)
+                self._collect(reservoir, batch, batch.labels, language, numbers)
                 continue
             spans, soft = self._target_spans(batch)
-            for number in range(self.number_of_languages):
-                mine = batch.span_mask & (self.languages[batch.window] == number)[:, None, None]
-                self._collect(reservoir, batch, soft.argmax(-1), mine, 1 + number)
+            numbers = range(1, 1 + self.number_of_languages)
+            self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window], numbers)
             held += len(spans.cells)
             full = full or held > self.holds * self.settings.datastore_size
             kept = [] if full else [*kept, spans]
@@ -143,17 +147,24 @@ class OnePass:
         sample = reservoir.joined(self.gather)  # all have read when this is through: labels may be written
         return sample, None if bool(self.gather(torch.tensor(full, device=sample.types.device)).any()) else kept
 
+    def _source_language(self, window: Tensor) -> Tensor:
+        """The language of source windows [rows], 0 but for labelled sentences in a target language."""
+        return torch.zeros_like(window) if self.source_languages is None else self.source_languages[window]
+
     def _read_again(self, batches: Callable[[], Iterable[ReadWindows]]) -> Iterator[TargetSpans]:
         for batch in batches():
             if batch.labels is None:
                 yield self._target_spans(batch)[0]
 
-    def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, mine: Tensor, language: int) -> None:
-        """Put spans of a batch, those in bool `mine`, into the sample. [rows, words, length]; language 0 is the source."""
+    def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, language: Tensor, numbers: range) -> None:
+        """Put the spans of a batch, with types [rows, words, length] and language [rows], 0 for the source, into the sample; all
+        languages are among the `numbers`."""
         keys = span_keys(batch.key, batch.own_start, batch.span_mask)
-        kept = reservoir.kept(types, mine, keys, language)
-        sample = (grid.flatten()[kept] for grid in (types, keys))
-        reservoir.add(_vectors(batch.states, kept, mine.shape), *sample, language)
+        for number in numbers:
+            mine = batch.span_mask & (language == number)[:, None, None]
+            kept = reservoir.kept(types, mine, keys, number)
+            vectors = _vectors(batch.states, kept, mine.shape)
+            reservoir.add(vectors, types.flatten()[kept], keys.flatten()[kept], number)
 
     def _target_spans(self, batch: ReadWindows) -> tuple[TargetSpans, Tensor]:
         """The spans of target windows that may move, and the soft labels of all, [rows, words, length, types]."""

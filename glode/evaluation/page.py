@@ -1,12 +1,15 @@
 """The sentences with most errors as a page of HTML: one file, no script, nothing loaded from elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from glode.evaluation.kinds import CORRECT, Outcome, end_of
 from glode.metrics import Entity
 from glode.publishing.token_classifier import running_text
 from glode.serving.rendering import COLORS, CONTROLS
+
+SURE = 0.9  # of an entity, on a page for review
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -48,14 +51,61 @@ def error_page(
     types = sorted({entity[2] for outcome in rows for entity in (outcome.gold, outcome.found) if entity})
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(types)}
     parts = [_article(i, words[i], {name: model[i] for name, model in outcomes.items()}, colors) for i in sentences]
-    body = "\n".join(parts) or "<p>No sentence has an error.</p>"
+    first = f"{len(sentences)} sentences, those with most errors first. A dashed border marks what is wrong."
+    return _page(title, first, "\n".join(parts) or "<p>No sentence has an error.</p>")
+
+
+def _page(title: str, first: str, body: str) -> str:
+    """A document with a title, a first paragraph and what follows."""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1><bdi>{escape(title)}</bdi></h1>\n"
-        f"<p>{len(sentences)} sentences, those with most errors first. A dashed border marks what is wrong.</p>\n"
-        f"{body}\n</body>\n</html>\n"
+        f"<p>{first}</p>\n{body}\n</body>\n</html>\n"
     )
+
+
+@dataclass(frozen=True)
+class ReviewRow:
+    """A sentence of a page for review.
+
+    Args:
+        sentence: its place in the text, from 0; shown from 1.
+        words: its words.
+        found: the model's entities -> their probabilities.
+        before: those of the first pseudo labels; None where they are not shown.
+        doubt: what the model is least certain of, in words.
+    """
+
+    sentence: int
+    words: Sequence[str]
+    found: Mapping[Entity, float]
+    before: Mapping[Entity, float] | None
+    doubt: str
+
+
+def review_page(title: str, order: str, types: Sequence[str], rows: Sequence[ReviewRow]) -> str:
+    """A page of sentences that a person should look at: the model's entities and, where they are given, those of the first pseudo
+    labels; `order` says which sentences these are."""
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(types)}
+    which = "the least certain ones" if order == "uncertain" else "those that changed most"
+    first = f"{len(rows)} sentences, {which} first. A dashed border marks "
+    first += "what is not on the other side." if order == "changed" else f"entities of less than {100 * SURE:.0f} % probability."
+    return _page(title, first, "\n".join(_review_article(row, colors) for row in rows))
+
+
+def _review_article(row: ReviewRow, colors: Mapping[str, str]) -> str:
+    """One sentence: what the model says now, what the first labels said, and the model's doubt."""
+    before = row.before
+    found = {entity: score >= SURE if before is None else entity in before for entity, score in row.found.items()}
+    parts = [f"<article>\n<h2>Sentence {row.sentence + 1}</h2>"]
+    if before is not None:
+        parts.append(_texts("first pseudo labels", row.words, {entity: entity in found for entity in before}, colors))
+    parts.append(_texts("model", row.words, found, colors))
+    items = [f"least certain: {row.doubt}"]
+    items += [f"{_words(entity, row.words)}: {entity[2]} {100 * score:.0f} %" for entity, score in row.found.items()]
+    shown = "".join(f'<li><bdi dir="auto">{_shown(item)}</bdi></li>' for item in items)
+    return "\n".join([*parts, f"<ul>{shown}</ul>", "</article>"])
 
 
 def _article(number: int, words: Sequence[str], outcomes: Mapping[str, Sequence[Outcome]], colors: Mapping[str, str]) -> str:

@@ -73,8 +73,10 @@ class GlodeCollator:
         batch["target_spans"] = batch["span_mask"][batch["is_target"]].flatten().nonzero()[:, 0]
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
-        packs = self.first_position is not None
-        batch = pack_rows(batch, self.first_position, seen) if packs else batch | {"attention_mask": seen}
+        if self.first_position is None:
+            batch["attention_mask"] = seen
+        else:
+            batch = pack_rows(batch, self.first_position, seen)
         if masked:
             batch["mlm_places"] = (batch["mlm_labels"] != -100).flatten().nonzero()[:, 0]
         return batch

@@ -51,12 +51,13 @@ class CardFacts:
         scores: "de test" -> `strict` and `paper`, see `glode.metrics.both_protocols`; `token_scores` likewise.
         source_scores: the same of the source model, on target test sets alone.
         test_scores: `strict` of the target test set, None where there is none.
+        target_train_sentences: labelled target sentences that the target stage has learnt, with the weight `target_train_weight`.
         test_sentences, repeated: sentences of the target test set, and how many of them the unlabelled text has too.
         unreachable: the share of the test set's entities that the grid cannot hold.
         last_stage: "source" or "target".
         source_epochs, target_epochs: those that were trained.
         source_is_given: whether the source model, or its pseudo labels, were there before this run.
-        teachers: the source models whose pseudo labels are averaged; `calibrated`, whether their confidence was.
+        teachers: the source models whose pseudo labels are averaged; `calibrated`, on what their confidence was (`--calibrate`).
         labels_are_given: whether somebody else has made the pseudo labels.
         rounds: the target stages, each of which learns from the target model of the one before.
         refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
@@ -97,9 +98,11 @@ class CardFacts:
     batch_size: int
     seed: int
     teachers: int = 1
-    calibrated: bool = False
+    calibrated: str = "none"
     labels_are_given: bool = False
     rounds: int = 1
+    target_train_sentences: int = 0
+    target_train_weight: float = 1.0
     history: bool = False
     history_f1: bool = False
     test_name: str = ""

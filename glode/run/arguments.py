@@ -32,7 +32,10 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     ),
     "from 8 on": (("max_tokens",), lambda value: value >= 8),
     "above 0": (
-        ("num_train_epochs", "source_num_train_epochs", "token_classifier_epochs", "learning_rate", "head_learning_rate"),
+        (
+            *("num_train_epochs", "source_num_train_epochs", "token_classifier_epochs", "learning_rate", "head_learning_rate"),
+            "target_train_weight",
+        ),
         lambda value: 0 < value < math.inf,
     ),
     "from 0 to 1": (
@@ -92,6 +95,13 @@ class DataArguments:
     target_test: list[str] | None = field(
         default=None,
         metadata={"help": "Labelled target test set, for the report. With several target languages: de=FILE es=FILE."},
+    )
+    target_train: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Labelled target sentences, a few or many, that the target stage learns as well; their labels stay as they "
+            "are. With several target languages: de=FILE es=FILE."
+        },
     )
     label_map: str | None = field(
         default=None,
@@ -195,8 +205,13 @@ class RunArguments:
     rounds: int = field(
         default=1, metadata={"help": "Target stages; from the second on, the target model of the one before is the teacher."}
     )
-    calibrate: bool = field(
-        default=False, metadata={"help": "Divide a teacher's logits by the temperature that suits source dev best."}
+    calibrate: str = field(
+        default="none",
+        metadata={
+            "help": "How sure pseudo labels are: as the teacher says (none), as it is right on source dev (dev: a temperature), "
+            "or as the other teachers agree on the target text (teachers: a temperature and a bias towards O; needs several).",
+            "choices": ["none", "dev", "teachers"],
+        },
     )
     pseudo_labels: str | None = field(
         default=None,
@@ -237,7 +252,7 @@ TRAINING = (
     *("num_train_epochs", "source_num_train_epochs", "learning_rate", "head_learning_rate", "lr_scheduler_type"),
     *("one_cycle", "warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "activation_checkpointing", "bf16", "fp16", "seed", "eval_strategy", "save_strategy"),
-    *("save_total_limit", "load_best_model_at_end", "metric_for_best_model"),
+    *("save_total_limit", "load_best_model_at_end", "metric_for_best_model", "early_stopping_patience"),
 )
 RUN = (
     *("config", "stage", "teachers", "num_teachers", "rounds", "calibrate", "pseudo_labels", "output_dir", "overwrite"),
@@ -430,6 +445,8 @@ def _check(data: DataArguments, model: ModelArguments, training: GlodeTrainingAr
         raise InputError("--push_to_hub: --stage source with --teachers trains nothing that could be pushed.")
     if run.export_token_classifier and run.stage == "source":
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
+    if data.target_train and run.stage == "source":
+        raise InputError("--target_train joins the target stage, which --stage source leaves out. Give --stage all or target.")
     _check_teachers(run)
 
 
@@ -446,8 +463,12 @@ def _check_teachers(run: RunArguments) -> None:
         )
     if run.rounds > 1 and run.stage == "source":
         raise InputError("--rounds repeats the target stage, which --stage source leaves out. Give --stage all.")
-    if run.calibrate and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
+    if run.calibrate != "none" and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
         raise InputError("--calibrate: no model labels the target text in this run. Leave it out.")
+    if run.calibrate == "teachers" and max(run.num_teachers, len(run.teachers or ())) < 2:
+        raise InputError(
+            "--calibrate teachers asks how far several teachers agree: give --num_teachers 3, or several --teachers."
+        )
 
 
 def _stages(run: RunArguments) -> set[str]:

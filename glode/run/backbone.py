@@ -21,16 +21,22 @@ def load_backbone(arguments: ModelArguments, corpora: Corpora, cache: str) -> tu
     path = arguments.model_name_or_path
     if path == DEMO_BACKBONE:
         parts = [corpora.source, corpora.dev, corpora.target]
+        parts += [corpora.taken_out] if corpora.taken_out else []  # labelling more sentences keeps the vocabulary
         texts = (" ".join(join_unspaced(words)[0]) for part in parts for words in part["words"])
         try:
             path = str(convert_e5(Path(cache).expanduser(), texts))
         except OSError as error:
             raise InputError(f"--model_cache {cache} cannot be written ({error.strerror}). Choose another directory.") from error
     try:
-        AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
+        encoder = AutoConfig.from_pretrained(path)  # fails sooner where the Hub is not there
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise _backbone_error(path, error) from error
+    if encoder.model_type == "fnet":
+        raise InputError(
+            f"backbone {path!r} is an FNet, which mixes words with the padding behind them: a sentence would read otherwise "
+            "beside longer ones. Use an encoder with attention."
+        )
     if not tokenizer.is_fast:
         raise InputError(f"backbone {path!r} has no fast tokenizer, and word alignment needs one. Use one with a tokenizer.json.")
     if tokenizer.mask_token_id is None:

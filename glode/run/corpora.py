@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,8 @@ from glode.run.embedded import DEMO_DIRECTORY, demo_languages
 
 logger = logging.get_logger("glode")
 
+CORPORA = ("source", "dev", "source_test", "target", "target_train", "target_test")
+
 # Source training, development and test set; each target language's text and test set.
 Parts = tuple[Dataset, Dataset | None, Dataset | None, dict[str, Dataset], dict[str, Dataset]]
 
@@ -29,7 +31,8 @@ Parts = tuple[Dataset, Dataset | None, Dataset | None, dict[str, Dataset], dict[
 class Corpora:
     """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only.
 
-    Several target languages lie one after the other in `target` and `target_test`; `rows` has the sentences of each.
+    Several target languages lie one after the other in `target`, `target_train` and `target_test`; `rows` has the sentences of
+    each. `target_train` are labelled target sentences, `taken_out` those that the target text had as well.
     """
 
     source: Dataset
@@ -38,10 +41,12 @@ class Corpora:
     target: Dataset
     target_test: Dataset | None
     rows: dict[str, dict[str, range]]
+    target_train: Dataset | None = None
+    taken_out: Dataset | None = None
 
     def present(self) -> dict[str, Dataset]:
         """The corpora that there are, by name."""
-        named = {name: getattr(self, name) for name in ("source", "dev", "source_test", "target", "target_test")}
+        named = {name: getattr(self, name) for name in CORPORA}
         return {name: corpus for name, corpus in named.items() if corpus is not None}
 
     def by_language(self, name: str) -> dict[str, range]:
@@ -49,12 +54,18 @@ class Corpora:
         return self.rows.get(name, {}) if len(self.rows["target"]) > 1 else {}
 
 
-def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = None, more_types: Iterable[str] = ()) -> Corpora:
+def load_corpora(
+    arguments: DataArguments,
+    memory: Mapping[str, Any] | None = None,
+    more_types: Iterable[str] = (),
+    keeps_target: bool = False,
+) -> Corpora:
     """Read all corpora.
 
     Args:
         memory: what is no file: name -> data, see `from_memory`; a corpus argument of that name stands for them.
         more_types: which --label_map may name, too: those of given pseudo labels.
+        keeps_target: whether labelled target sentences stay in the target text as well: given pseudo labels are of all of it.
     Raises:
         InputError: something is missing, broken, or not enough for a run.
     """
@@ -69,9 +80,12 @@ def load_corpora(arguments: DataArguments, memory: Mapping[str, Any] | None = No
         source = source.select(range(min(data.max_source_samples, len(source))))
     if data.max_target_samples:
         target = {name: part.select(range(min(data.max_target_samples, len(part)))) for name, part in target.items()}
-    rows = {"target": rows_of(target), "target_test": rows_of(target_test)}
-    joined_test = concatenate_datasets(list(target_test.values())) if target_test else None
-    corpora = Corpora(source, dev, source_test, concatenate_datasets(list(target.values())), joined_test, rows)
+    target_train = _by_language("target_train", data, True, options, memory or {})
+    target, taken_out = (target, None) if keeps_target else _without(target, target_train)
+    rows = {"target": rows_of(target), "target_train": rows_of(target_train), "target_test": rows_of(target_test)}
+    joined = _joined(target)
+    assert joined is not None, "there is a target language"
+    corpora = Corpora(source, dev, source_test, joined, _joined(target_test), rows, _joined(target_train), taken_out)
     if data.label_map:
         _map_labels(corpora, parse_label_map(data.label_map), more_types)
     _warn_of_case(set().union(*map(types_of, corpora.present().values())))
@@ -113,10 +127,7 @@ def _from_files(data: DataArguments, options: ReadingOptions, memory: Mapping[st
     source = read(data.source_train, True)
     dev, source_test = (read(path, True) if path else None for path in (data.source_dev, data.source_test))
     target, target_test = (
-        {
-            language: concatenate_datasets([read(path, labelled) for path in files])
-            for language, files in files_by_language(name, getattr(data, name), languages).items()
-        }
+        _by_language(name, data, labelled, options, memory)
         for name, labelled in (("target_unlabeled", False), ("target_test", True))
     )
     if missing := [language for language in languages if language not in target]:
@@ -129,6 +140,45 @@ def _read(path: str, labelled: bool, options: ReadingOptions, memory: Mapping[st
     if path in memory:
         return from_memory(memory[path], labelled, options, path)
     return load_corpus(path, labelled, options)
+
+
+def _by_language(
+    name: str, data: DataArguments, labelled: bool, options: ReadingOptions, memory: Mapping[str, Any]
+) -> dict[str, Dataset]:
+    """The corpus of each target language that has files in the argument `name`."""
+    files = files_by_language(name, getattr(data, name), data.target_languages)
+    return {
+        language: concatenate_datasets([_read(path, labelled, options, memory) for path in paths])
+        for language, paths in files.items()
+    }
+
+
+def _joined(parts: dict[str, Dataset]) -> Dataset | None:
+    return concatenate_datasets(list(parts.values())) if parts else None
+
+
+def _without(target: dict[str, Dataset], labelled: dict[str, Dataset]) -> tuple[dict[str, Dataset], Dataset | None]:
+    """The target text without the sentences that are labelled, however they are cut into words; and these, None of none.
+
+    Raises:
+        InputError: nothing would be left of a language.
+    """
+    kept, taken = dict(target), []
+    for language, corpus in labelled.items():
+        given = {"".join(words) for words in corpus["words"]}
+        is_given = ["".join(words) in given for words in target[language]["words"]]
+        if all(is_given):
+            raise InputError(
+                f"all of --target_unlabeled in {language!r} is labelled in --target_train: nothing is left to label. Give more "
+                "text."
+            )
+        if any(is_given):
+            kept[language], there = (
+                target[language].select([i for i, labelled in enumerate(is_given) if labelled == wanted])
+                for wanted in (False, True)
+            )
+            taken.append(there)
+    return kept, concatenate_datasets(taken) if taken else None
 
 
 def files_by_language(option: str, values: list[str] | None, languages: list[str]) -> dict[str, list[str]]:
@@ -214,6 +264,25 @@ def check_dev(source: Dataset, dev: Dataset) -> None:
         )
     if foreign := ", ".join(sorted(found - known)):
         logger.warning(f"the development set has types that the source lacks, which count as missed: {foreign}.")
+
+
+def check_target_train(corpus: Dataset, types: Sequence[str]) -> None:
+    """Whether the labelled target sentences can be learnt.
+
+    Raises:
+        InputError: they have no entity, or types that are none of the model's.
+    """
+    found, known = types_of(corpus), set(types) - {"O"}
+    if not found:
+        raise InputError(
+            "--target_train has no entity: every tag is O, or nothing was labelled. Give sentences some of which have entities."
+        )
+    if foreign := sorted(found - known):
+        mend = ",".join(f"{name}=O" for name in foreign)
+        raise InputError(
+            f"--target_train has the types {', '.join(foreign)}, which the source lacks; it has {', '.join(sorted(known))}. "
+            f"Rename them by --label_map, or drop them: --label_map {mend}."
+        )
 
 
 def restrict_to(corpus: Dataset, types: list[str], name: str) -> Dataset:

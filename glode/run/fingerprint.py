@@ -19,6 +19,7 @@ from glode.training.arguments import GlodeTrainingArguments
 
 FILE = "fingerprint.json"
 CORPORA = {"source": "source corpus", "dev": "development corpus", "target": "target text"}
+CORPORA |= {"target_train": "set of labelled target sentences"}
 
 # Training arguments that change no result: what is written, shown or pushed, and on which machine.
 _HARMLESS_PREFIXES = (
@@ -96,8 +97,10 @@ def fingerprint_of(
     return Fingerprint(json.loads(json.dumps(values | {"batch": batch}, default=str)))
 
 
-def corpus_hash(corpus: Dataset) -> str:
-    """A hash of the words and the entities of a corpus, in order."""
+def corpus_hash(corpus: Dataset | None) -> str | None:
+    """A hash of the words and the entities of a corpus, in order; None where there is none."""
+    if corpus is None:
+        return None
     content = hashlib.sha256()
     for batch in corpus.select_columns(["words", "begins", "lengths", "types"]).iter(10_000):
         content.update(json.dumps(batch).encode())

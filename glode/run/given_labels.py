@@ -18,6 +18,7 @@ from glode.errors import InputError
 from glode.features.reach import in_units
 from glode.files import write_whole
 from glode.run.fingerprint import Fingerprint, read_fingerprint
+from glode.training.calibration import Scaling
 
 _TYPE_KEYS = ("entity_group", "label", "type", "entity")
 
@@ -27,19 +28,20 @@ def are_records(path: Path) -> bool:
     return unpacked_suffix(path) in (".jsonl", ".ndjson")
 
 
-def write_labels(labels: PseudoLabels, path: Path, temperatures: Mapping[str, float]) -> None:
-    """A run's file of pseudo labels; the teachers' temperatures, where there are any, stand in its header."""
+def write_labels(labels: PseudoLabels, path: Path, calibration: Mapping[str, Scaling]) -> None:
+    """A run's file of pseudo labels; how the teachers were calibrated, where they were, stands in its header."""
     state = {"offsets": labels.offsets.cpu(), "probabilities": labels.probabilities.cpu()}
     with write_whole(path) as partial:
-        save_file(state, partial, {"temperatures": json.dumps(temperatures)} if temperatures else None)
+        save_file(state, partial, {"calibration": json.dumps(calibration)} if calibration else None)
 
 
-def read_temperatures(path: Path) -> dict[str, float]:
-    """The temperatures of the teachers that have made a file of pseudo labels; empty where it has none."""
+def read_calibration(path: Path) -> dict[str, Scaling]:
+    """How the teachers that have made a file of pseudo labels were calibrated; empty where they were not."""
     if are_records(path):
         return {}
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("temperatures", "{}"))
+        found = json.loads((file.metadata() or {}).get("calibration", "{}"))
+    return {name: Scaling(*values) for name, values in found.items()}
 
 
 def read_labels(path: Path, labels: PseudoLabels, fingerprint: Fingerprint) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Trainer, set_seed
 from transformers.utils import logging
@@ -27,14 +27,16 @@ from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
 from glode.run.backbone import aligned, fresh_model
-from glode.run.given_labels import are_records, read_labels, read_records, read_temperatures, write_labels
+from glode.run.given_labels import are_records, read_calibration, read_labels, read_records, write_labels
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on, write_run_card
 from glode.run.report import Stopwatch, console, say, show_results, write_metrics
 from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels
+from glode.training.calibration import Scaling
 from glode.training.head_warmup import fit_head, needs_warmup
+from glode.training.mutual_calibration import calibrate_on_each_other, mean_of
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
@@ -132,34 +134,41 @@ class Run(Preparation):
         if there := given or finished_part(self.training, path.name):
             self._say("labels", f"{there} is there already")
             labels = self._read_pseudo_labels(Path(there))
-            temperatures = read_temperatures(Path(there))
+            calibration = read_calibration(Path(there))
         else:
-            labels, temperatures = self._assign_pseudo_labels(teachers, number)
+            labels, calibration = self._assign_pseudo_labels(teachers, number)
             if self.main:
-                write_labels(labels, path, temperatures)
-        if temperatures:
-            self.metrics["temperatures"] = self.metrics.get("temperatures", {}) | temperatures
-            told = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
-            self._say("noted", f"confidence is calibrated; temperature of {told}")
+                write_labels(labels, path, calibration)
+        if calibration:
+            told = {name: scaling._asdict() for name, scaling in calibration.items()}
+            self.metrics["calibration"] = self.metrics.get("calibration", {}) | told
+            shown = "; ".join(f"{name} {scaling.told}" for name, scaling in calibration.items())
+            self._say("noted", f"confidence is calibrated: {shown}")
         self.metrics["cost"][numbered("pseudo_labels", number)] = watch.read()
         return labels
 
     def _assign_pseudo_labels(
         self, teachers: Sequence[GlodeTrainer | Path], number: int
-    ) -> tuple[PseudoLabels, dict[str, float]]:
-        """Let the teachers label the target text, one after the other; with --calibrate also their temperatures, by name."""
+    ) -> tuple[PseudoLabels, dict[str, Scaling]]:
+        """Let the teachers label the target text, one after the other; with --calibrate also their scalings, by name."""
         kind = "source" if number == 1 else "target"
         who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
         self._say("labels", f"{who} {len(self.corpora.target)} sentences")
-        labels, temperatures = None, {}
-        for before, teacher in enumerate(teachers):
-            name = numbered("source_model", before + 1) if number == 1 else numbered("target_model", number - 1)
-            trainer = self.trainer(self._load_teacher(teacher), "source") if isinstance(teacher, Path) else teacher
-            if self.run.calibrate:
-                temperatures[name] = trainer.fit_temperature()
-            labels = trainer.assign_pseudo_labels(self.target, temperatures.get(name, 1.0), labels, before)
+        several = range(1, len(teachers) + 1)
+        names = [numbered("source_model", i) if number == 1 else numbered("target_model", number - 1) for i in several]
+        trainers = (self.trainer(self._load_teacher(t), "source") if isinstance(t, Path) else t for t in teachers)
+        if self.run.calibrate == "teachers" and len(teachers) > 1:
+            each = [trainer.assign_pseudo_labels(self.target) for trainer in trainers]
+            scalings = calibrate_on_each_other(each, self.target)
+            return mean_of(each, scalings), dict(zip(names, scalings, strict=True))
+        labels: PseudoLabels | None = None
+        calibration: dict[str, Scaling] = {}
+        for before, (name, trainer) in enumerate(zip(names, trainers, strict=True)):
+            if self.run.calibrate == "dev":
+                calibration[name] = Scaling(trainer.fit_temperature())
+            labels = trainer.assign_pseudo_labels(self.target, calibration.get(name, Scaling()).temperature, labels, before)
         assert labels is not None, "a round has a teacher or given labels"
-        return labels, temperatures
+        return labels, calibration
 
     def target_stage(self, labels: PseudoLabels, number: int, directory: Path) -> dict[str, Any]:
         """Train a target model on the labels, which are refined meanwhile. Returns its scores, and the labels by epoch."""
@@ -171,7 +180,7 @@ class Run(Preparation):
             self._save(trainer, write_into(directory, owner=self.main))
         self.metrics["cost"][numbered("target_stage", number)] = watch.read()
         result = {"target_model": self._scores(trainer), "pseudo_labels": trainer.pseudo_label_history}
-        result |= {name: self.metrics[name] for name in ("temperatures",) if name in self.metrics}
+        result |= {name: self.metrics[name] for name in ("calibration",) if name in self.metrics}
         if not last:
             self._save(trainer, write_whole(directory, owner=self.main), partial(self._write_round, result))
         elif self.run.export_token_classifier:
@@ -190,7 +199,7 @@ class Run(Preparation):
             self.source_stages()
         trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
         self.metrics["target_model"] = self._scores(trainer)
-        kept = ("pseudo_labels", "token_classifier", "rounds", "temperatures", "cost", "epochs")
+        kept = ("pseudo_labels", "token_classifier", "rounds", "calibration", "cost", "epochs")
         self.metrics |= {name: before[name] for name in kept if name in before}
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
@@ -199,7 +208,8 @@ class Run(Preparation):
         watch = Stopwatch()
         directory, epochs = self.output / "token_checkpoints", self.run.token_classifier_epochs
         arguments = self._arguments(output_dir=str(directory), num_train_epochs=epochs, push_to_hub=False)
-        data = (self.corpora.source, self.corpora.dev, self.corpora.target)
+        labelled = [corpus for corpus in (self.corpora.source, self.corpora.target_train) if corpus is not None]
+        data = (concatenate_datasets(labelled), self.corpora.dev, self.corpora.target)
         entities = teacher.pseudo_entities(len(self.corpora.target))
         trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
         directory = self.output / "token_classifier"
@@ -267,13 +277,14 @@ class Run(Preparation):
             model,
             arguments,
             self.tokenizer,
-            source=self.source,
+            source=self.source if pseudo_labels is None else self.labelled,
             target=self.target,
             dev=self.dev,
             dev_references=gold_entities(self.corpora.dev),
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=self.corpora.by_language("target"),
+            source_languages=None if pseudo_labels is None else self.source_languages,
             target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
         watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))

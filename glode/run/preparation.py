@@ -5,20 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers.utils import logging
 
-from glode.corpora.labels import label_names
+from glode.corpora.labels import count_repeated, label_names
+from glode.features.columns import numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, recipe_name
 from glode.run.backbone import glode_config, load_backbone
-from glode.run.corpora import check_dev, load_corpora, restrict_to
+from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
 from glode.run.languages import language_note
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.training.arguments import GlodeTrainingArguments
+
+logger = logging.get_logger("glode")
 
 UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
 
@@ -48,6 +54,8 @@ class Preparation:
         length: L.
         config: of a fresh model.
         source, dev, target: their windows; the target's without entities, whatever the corpus has.
+        labelled: the windows of all labelled sentences that the target stage learns, the source's and those of --target_train.
+        source_languages: the language of each of them, see `Denoiser`; None where all are the source's.
         metrics: what goes to metrics.json.
         repository: where a checkpoint is pushed to, None for nowhere.
         main: whether this process speaks and writes.
@@ -71,7 +79,7 @@ class Preparation:
         check_writable(self.output)
         self._say_languages()
         with training.main_process_first(desc="reading the corpora"):
-            self.corpora = load_corpora(data, memory, self._types_of_given_labels())
+            self.corpora = load_corpora(data, memory, self._types_of_given_labels(), bool(run.pseudo_labels))
             self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
@@ -89,6 +97,7 @@ class Preparation:
         with training.main_process_first(desc="tokenising"):
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
+            self.labelled, self.source_languages = self._with_target_train()
         self.fingerprint = fingerprint_of(self.corpora, model, training, run, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
@@ -98,7 +107,7 @@ class Preparation:
             "unreachable": self._unreachable(),
             "cost": {},
             "epochs": {},
-        }
+        } | self._target_train_facts()
 
     @property
     def model_directory(self) -> Path:
@@ -111,6 +120,33 @@ class Preparation:
         """A corpus' windows, see `build_features`."""
         cut = self.model_arguments.cut_sentences
         return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
+
+    def _with_target_train(self) -> tuple[Dataset, torch.Tensor | None]:
+        """The windows of all labelled sentences, and the language of each, see `labelled`."""
+        if (corpus := self.corpora.target_train) is None:
+            return self.source, None
+        check_target_train(corpus, self.labels)
+        windows = self.features(corpus, self.labels).cast(self.source.features)
+        number = {name: i for i, name in enumerate(self.corpora.rows["target"], 1)}
+        rows = self.corpora.rows["target_train"]
+        of_sentences = np.repeat([number[name] for name in rows], [len(part) for part in rows.values()])
+        languages = np.concatenate([np.zeros(len(self.source), np.int64), of_sentences[numbers(windows, "sentence")]])
+        return concatenate_datasets([self.source, windows]), torch.from_numpy(languages)
+
+    def _target_train_facts(self) -> dict[str, Any]:
+        """What is told of --target_train, also on the terminal."""
+        if (corpus := self.corpora.target_train) is None:
+            return {}
+        taken, weight, test = self.corpora.taken_out, self.training.target_train_weight, self.corpora.target_test
+        facts = {"sentences": len(corpus), "weight": weight, "taken_out": len(taken) if taken else 0}
+        self._say("noted", f"{len(corpus)} labelled target sentences join the target stage, each with the weight {weight:g}")
+        if taken:
+            self._say("", f"{len(taken)} sentences of the unlabelled text are the same, and are taken out there")
+        elif self.run.pseudo_labels:
+            self._say("", "those that the target text has as well stay there, as --pseudo_labels are of all of it")
+        if self.main and test and (both := count_repeated(test, corpus)):
+            logger.warning(f"--target_train has {both} of the sentences of --target_test: its scores will be too good.")
+        return {"target_train": facts}
 
     def _types_of_given_labels(self) -> set[str]:
         """The types of pseudo labels that others have made, which --label_map may rename."""

@@ -140,10 +140,14 @@ def _who_labels(options: RunArguments) -> dict[str, Any]:
 
 
 def _test_facts(metrics: Mapping[str, Any], last_stage: str, names: Mapping[str, str]) -> dict[str, Any]:
-    """What the card tells of the target test set: its size, and both models' scores on it."""
+    """What the card tells of the target's labels: the size of its test set, both models' scores on it, and how many sentences
+    were learnt."""
     before = metrics.get("source_model", {}) if last_stage == "target" else {}
     summaries = [summary for name, summary in metrics["corpora"].items() if name.split()[0] == "target_test"]
+    learnt = metrics.get("target_train", {"sentences": 0, "weight": 1.0})
     return {
+        "target_train_sentences": learnt["sentences"],
+        "target_train_weight": learnt["weight"],
         "test_scores": metrics.get(f"{last_stage}_model", {}).get("test", {}).get("strict"),
         "source_scores": {names[name]: values for name, values in before.items() if name.startswith("test")},
         "test_sentences": sum(summary["sentences"] for summary in summaries),

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from modeling_glode import GlodeModel, GlodePipeline
+from modeling_glode import GlodePipeline, load_glode
 
 # What InferenceClient sends, and the two of our own.
 PARAMETERS: dict[str, type] = {
@@ -26,7 +26,7 @@ class EndpointHandler:
 
     def __init__(self, path: str = ""):
         device = 0 if torch.cuda.is_available() else -1
-        model, tokenizer = GlodeModel.from_pretrained(path), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+        model, tokenizer = load_glode(path), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
         self.pipeline = GlodePipeline(model=model, tokenizer=tokenizer, device=device)
 
     def __call__(self, data: dict[str, Any]) -> list:

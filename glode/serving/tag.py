@@ -155,21 +155,25 @@ def load_model(name: str, device: str | None = None, dtype: str = "float32") -> 
     import torch
     from transformers import AutoTokenizer, PretrainedConfig
 
-    from modeling_glode import GlodeModel
+    from modeling_glode import GlodeConfig, GlodeOnnxModel, load_glode
 
     if not Path(name).is_dir() and ("/" not in name or name[0] in "/.~"):
         raise InputError(f"--model {name}: there is no such directory, and a repository on the Hub has a name like user/model.")
     try:
         kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
-        if kind != GlodeModel.config_class.model_type:
+        if kind != GlodeConfig.model_type:
             raise InputError(f"--model {name} is of the type {kind!r}. Give a model that run_crossner.py has trained.")
         with no_bars():
-            model = GlodeModel.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
+            model = load_glode(name, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
-    except (OSError, KeyError, SafetensorError, RuntimeError) as error:
+    except (OSError, KeyError, SafetensorError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model {name} cannot be loaded: {reason} Give a directory or a repository.") from error
-    return move(model, device), tokenizer
+    if not isinstance(model, GlodeOnnxModel):
+        return move(model, device), tokenizer
+    if device not in (None, "cpu") or dtype != "float32":
+        raise InputError(f"--model {name} is an export to ONNX, which runs on the CPU as it is: leave out --device and --dtype.")
+    return model, tokenizer
 
 
 @contextmanager

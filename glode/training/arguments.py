@@ -51,9 +51,18 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the model of the best source development F1."})
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What selects the model: strict F1 on source dev."})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End a stage after so many evaluations in a row without a better source development F1. Default: never."
+        },
+    )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Leave a loss that is no number out of the log; that waits for a GPU twice a step."}
+    )
+    accelerator_config: dict | str | None = field(
+        default=None, metadata={"help": "Settings of Accelerate, as JSON or a file. Default: pinned batches travel unawaited."}
     )
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
@@ -156,6 +165,10 @@ class GlodeTrainingArguments(TrainingArguments):
             "help": "Beyond so many vectors, spans whose directions are certain without it are not searched, and where vectors "
             "cluster the search is approximate; its recall and the error of the shares are logged."
         },
+    )
+    target_train_weight: float = field(
+        default=10.0,
+        metadata={"help": "What a sentence of --target_train weighs in the loss; a source sentence weighs 1."},
     )
     pseudo_labels_in_memory: int = field(
         default=1024,

@@ -1,10 +1,14 @@
-"""The collator that the arguments of training ask for."""
+"""The collator that the arguments of training ask for, and what its batches hold on the mean."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from glode.features.collator import GlodeCollator
+from glode.features.columns import list_lengths
 from glode.training.arguments import GlodeTrainingArguments
 
 
@@ -22,3 +26,10 @@ def make_collator(
         seed=arguments.seed,
         **options,
     )
+
+
+def mean_masked(texts: Sequence[Dataset], tokenizer: PreTrainedTokenizerBase, arguments: GlodeTrainingArguments) -> float:
+    """How many tokens of a batch are masked on the mean; the windows of `texts` are what the language model reads."""
+    special = tokenizer.num_special_tokens_to_add()
+    tokens = sum(np.mean(list_lengths(text, "input_ids")) - special for text in texts) if texts else 1.0
+    return arguments.per_device_train_batch_size * tokens * arguments.mlm_probability

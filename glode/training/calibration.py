@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset
@@ -14,6 +15,22 @@ from glode.features.columns import numbers
 
 LOWEST, HIGHEST = 0.1, 10.0
 STEPS = 30  # of the search, each of which leaves 0.62 of the range of the logarithm
+
+
+class Scaling(NamedTuple):
+    """How sure labels become: p -> softmax(log p / temperature + outside at "O")."""
+
+    temperature: float = 1.0
+    outside: float = 0.0
+
+    @property
+    def told(self) -> str:
+        return f"temperature {self.temperature:.2f}" + (f", O {self.outside:+.2f}" if self.outside else "")
+
+    def of(self, soft: Tensor) -> Tensor:
+        """Labels [..., types], scaled."""
+        logits = soft.clamp(min=1e-9).log() / self.temperature
+        return (logits + self.outside * F.one_hot(torch.tensor(0), soft.shape[-1]).to(soft)).softmax(-1)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -70,6 +70,18 @@ def _flat(summary: dict, prefix: str) -> dict[str, float]:
     return spans | {prefix + name: value for name, value in summary.items() if name not in ("spans", "languages")}
 
 
+class PatienceCallback(TrainerCallback):
+    """Ends a training after `early_stopping_patience` evaluations in a row without a better score, if that is given. It counts
+    in the log, which a checkpoint carries: a resumed run counts on."""
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        patience = getattr(args, "early_stopping_patience", None)
+        metric = f"eval_{(args.metric_for_best_model or 'f1').removeprefix('eval_')}"
+        scores = [entry[metric] for entry in state.log_history if metric in entry]
+        if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
+            control.should_training_stop = True
+
+
 class InterruptCallback(TrainerCallback):
     """Ctrl-C while a model is trained: finish the step, save a checkpoint, stop. `interrupted` says that it happened; a second
     Ctrl-C stops at once."""

@@ -1,11 +1,13 @@
 """The losses of spans, how they become one number, and what is logged of them."""
 
+import math
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
 from glode.denoising.gathering import Gather, alone
+from glode.errors import InputError
 from glode.randomness import uniform
 
 
@@ -17,6 +19,15 @@ def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
     """Eq. 4 for each span: [..., types], [..., types] -> [...]."""
     return -(soft * log_probabilities).sum(-1)
+
+
+def row_weights(windows: int, languages: Tensor | None, weight: float) -> Tensor:
+    """The weight of each source window in L_src, [windows]: `weight` for those of target languages, 1 for the others.
+
+    Args:
+        languages: [windows], 0 the source's; None where all are.
+    """
+    return torch.ones(windows) if languages is None else torch.where(languages > 0, weight, 1.0)
 
 
 def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_spans: float) -> Tensor:
@@ -35,12 +46,13 @@ def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_sp
     return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
 
 
-def contrasted(types: Tensor, is_span: Tensor, outside_share: float, *salts: int) -> Tensor:
-    """The entity spans and a share of the O spans: [...], bool [...] -> [spans], places in the flat grid. A GPU has to be waited
-    for here."""
-    types, is_span = types.flatten(), is_span.flatten()
+def contrastive(vectors: Tensor, types: Tensor, is_span: Tensor, outside_share: float, *salts: int) -> Tensor:
+    """`supervised_contrastive` over the entity spans of a batch and a share of its O spans: [..., D], [...], bool [...]. A GPU
+    has to be waited for once, to know how many these are."""
+    vectors, types, is_span = vectors.flatten(0, -2), types.flatten(), is_span.flatten()
     lucky = uniform(is_span.cumsum(0) - 1, *salts) < outside_share
-    return (is_span & ((types != 0) | lucky)).nonzero().squeeze(1)
+    kept = (is_span & ((types != 0) | lucky)).nonzero().squeeze(1)
+    return supervised_contrastive(vectors[kept], types[kept])
 
 
 def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 0.07) -> Tensor:
@@ -60,6 +72,16 @@ def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 
     shared = positive.sum(1)
     total = similarity.log_softmax(-1).masked_fill(~positive, 0).sum(1)
     return -(total / shared.clamp(min=1)).sum() / (shared > 0).sum().clamp(min=1)
+
+
+def finite(means: dict[str, float], step: int, output_dir: str) -> dict[str, float]:
+    """The parts of the loss as they are. Raises InputError where one is not a number any more."""
+    if lost := [name for name, value in means.items() if not math.isfinite(value)]:
+        raise InputError(
+            f"{lost[0]} is {means[lost[0]]} at step {step}. Lower --learning_rate or train in full precision; the checkpoints "
+            f"in {output_dir} are from before."
+        )
+    return means
 
 
 class LossMeans:

@@ -26,7 +26,8 @@ def check_trainer_options(training: TrainingArguments) -> None:
     """What would go wrong, or be passed over, after hours.
 
     Raises:
-        InputError: an option that does nothing or harm, a metric or a tracker that is not there, a seed out of range.
+        InputError: an option that does nothing or harm, a metric or a tracker that is not there, a seed out of range, or
+            patience that nothing counts.
     """
     metric = (training.metric_for_best_model or "f1").removeprefix("eval_")
     if training.load_best_model_at_end and metric not in METRICS:
@@ -42,7 +43,20 @@ def check_trainer_options(training: TrainingArguments) -> None:
             f"one process with {training.n_gpu} GPUs would pair sentences of the two languages wrongly. Start one process a GPU: "
             "accelerate launch --multi_gpu run_crossner.py ..., or show it one GPU with CUDA_VISIBLE_DEVICES=0."
         )
+    _check_patience(getattr(training, "early_stopping_patience", None), training)
     _check_trackers(training.report_to or [])
+
+
+def _check_patience(patience: int | None, training: TrainingArguments) -> None:
+    """Whether there are evaluations to be patient with."""
+    if patience is None:
+        return
+    if patience < 1:
+        raise InputError(f"--early_stopping_patience {patience}: it counts evaluations, and is 1 or more.")
+    if training.eval_strategy == "no":
+        raise InputError(
+            "--early_stopping_patience counts evaluations, and --eval_strategy no makes none. Leave one of them out."
+        )
 
 
 def _check_trackers(names: list[str] | str) -> None:

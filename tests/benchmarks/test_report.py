@@ -55,12 +55,20 @@ def test_the_same_tables_give_the_same_bytes(rows, tmp_path):
         report.write_report(tmp_path / number, suites, tmp_path)
     first, second = (sorted((tmp_path / number).rglob("*.*")) for number in "12")
     assert [path.name for path in first] == [
-        "RESULTS.md", "scale.png", "speed.png", "study-smoke-gap.png", "study-smoke-labels.png"
+        "RESULTS.md", "study-smoke-gap.png", "study-smoke-labels.png"
     ]  # fmt: skip
     assert all(one.read_bytes() == two.read_bytes() for one, two in zip(first, second, strict=True))
     text = first[0].read_text(encoding="utf-8")
-    assert "7 of 10 cells are measured" in text and "0.7 hours of cells, fp32" in text
+    assert "7 of 20 cells are measured" in text and "0.7 hours of cells, fp32" in text
     assert "**Not measured yet**: none of" in text and "| step / encoder | 1.05 |" in text
+
+
+def test_source_models_alone_have_no_pictures(rows, tmp_path):
+    write_rows("study", [row for row in rows if row["variant"] == "plain"], tmp_path)
+    report.write_report(tmp_path, [Suite("smoke")], tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| plain: source labels only | 52.0" in text and "study-smoke" not in text
+    assert not list(tmp_path.rglob("study-*.png"))
 
 
 GPU = ("sequential / step", "model FLOP utilisation", "synchronisations", "peak MB", "words a second")
@@ -73,7 +81,7 @@ def test_results_md_is_what_the_tables_say(tmp_path):
 
 def test_an_empty_directory_is_not_measured(tmp_path):
     text = report.page([Suite("cpu")], tmp_path)
-    assert text.count("Not measured yet") == 5 and report.pictures([Suite("cpu")], tmp_path) == {}
+    assert text.count("Not measured yet") == 4 and report.pictures([Suite("cpu")], tmp_path) == {}
 
 
 def test_missed_bars_are_said():

@@ -1,13 +1,10 @@
-"""Protects the benchmarks of data: a small corpus is measured as a large one is, and reading and evaluating with a model."""
+"""Protects the benchmarks of data: a small corpus is measured as a large one is."""
 
 import argparse
-import json
 from pathlib import Path
 
 import scale
-from scale import SOURCE, one_size, repeated, write_corpus
-
-from glode.corpora.reading import load_corpus
+from scale import SOURCE, one_size, write_corpus
 
 
 def test_one_size(one_thread, tmp_path):
@@ -18,24 +15,6 @@ def test_one_size(one_thread, tmp_path):
     figures = one_size(options)
     assert all(value >= 0 for value in figures.values()) and figures["MB on disk: checkpoint of the denoiser"] > 0.1
     assert figures["recall@K of the search"] == 1.0 and figures["seconds a step: denoising"] > 0
-
-
-def test_reading_and_evaluating(directory, one_thread, tmp_path, monkeypatch, capsys):
-    corpus = repeated(scale.DEMO / "en" / "train.iob2", 500, tmp_path / "train.iob2")
-    assert len(load_corpus(str(corpus), labelled=True)) == 500
-    kept = []
-    monkeypatch.setattr(scale, "write_rows", lambda name, rows: kept.append((name, rows)))
-
-    def in_process(command: list[str], **environment: str) -> dict:
-        scale.main(command[2:])
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-    monkeypatch.setattr(scale, "in_process", in_process)
-    monkeypatch.setattr(scale.os, "cpu_count", lambda: 1)
-    assert scale.main(["--model", str(directory), "--read_sentences", "60"]) in (0, 1)
-    ((name, rows),) = kept
-    assert name == "reading" and [row["what"] for row in rows] == [what for what, *_ in scale.READING]
-    assert "the same from the cache, s" in capsys.readouterr().out
 
 
 def test_sizes_are_measured_one_after_the_other(tmp_path, monkeypatch):

@@ -30,7 +30,66 @@ def test_columns_are_read(tmp_path: Path, kind: str):
     assert entities_of(written(tmp_path / "a.tsv", READ[kind])) == expected
 
 
+CHARACTERS = ["王", "明", "在", "基", "尔"]
+RECORDS = {
+    "CLUENER": {"text": "王明在基尔", "label": {"name": {"王明": [[0, 1]]}, "address": {"基尔": [[3, 4]]}}},
+    "doccano's annotations": {
+        "text": "王明在基尔",
+        "annotations": [
+            {"label": "name", "start_offset": 0, "end_offset": 2},
+            {"label": "address", "start_offset": 3, "end_offset": 5},
+        ],
+    },
+    "UBIAI": {
+        "document": "王明在基尔",
+        "annotation": [{"start": 0, "end": 2, "label": "name"}, {"start": 3, "end": 5, "label": "address"}],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_are_read(tmp_path: Path, kind: str):
+    path = written(tmp_path / "a.json", [RECORDS[kind]])
+    assert entities_of(path) == [(CHARACTERS, [(0, 2, "name"), (3, 2, "address")])]
+
+
+def test_a_sentence_above_its_characters(tmp_path: Path):
+    path = written(tmp_path / "a.tsv", "## klue_1\t<레나:PS> <킬:LC>\n레\tB-PS\n나\tI-PS\n \tO\n킬\tB-LC\n")
+    assert entities_of(path) == [(["레", "나", "\ufffd", "킬"], [(0, 2, "PS"), (3, 1, "LC")])]
+
+
+REFUSED_RECORDS = {
+    "MRC-NER": (
+        {"context": "Lena lebt", "span_position": ["0;0"], "entity_label": "PER"},
+        "a question for each type, as MRC-NER has them, is not read",
+    ),
+    "CLUENER with ends outside": (
+        {"text": "王明在基尔", "label": {"name": {"王明": [[0, 2]]}}},
+        "types with their surfaces and places are read as CLUENER has them",
+    ),
+    "types with texts": ({"text": "Lena lebt", "entities": {"PER": ["Lena"]}}, "'?' is not where it should be"),
+    "types with places": ({"text": "Lena lebt", "entities": {"PER": [[0, 4]]}}, "'?' is not where it should be"),
+    "mentions of words": (
+        {"tokens": ["Lena"], "entity_mentions": [{"entity_type": "PER", "start": 0, "end": 1}]},
+        "whether the last word is inside is not certain",
+    ),
+    "predictions as labels": ({"data": {"text": "Lena lebt"}, "predictions": []}, "no labels"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_RECORDS)
+def test_records_are_refused(tmp_path: Path, kind: str):
+    record, message = REFUSED_RECORDS[kind]
+    assert message in message_of(written(tmp_path / "a.json", [record]))
+
+
+def test_tasks_before_anyone_has_labelled_them_are_texts(tmp_path: Path):
+    path = written(tmp_path / "a.json", [{"data": {"text": "Lena lebt"}}])
+    assert entities_of(path, labelled=False) == [(["Lena", "lebt"], [])]
+
+
 REFUSED = {
+    "two tags with a slash": ("Lena B-PER/B-LOC\nlebt O\n", "holds several tags. Keep one layer"),
     "a text and its label": ("text\tlabel\nLena lebt\tPER\nOtto auch\tO\n", "a column holds texts"),
     "numbered texts": ("id\ttext\n1\tLena lebt in Kiel .\n2\tOtto auch .\n", "a column holds texts ('Lena lebt in Kiel .')"),
     "sentences": ("Lena lebt in Kiel\tB-PER O O B-LOC\nOtto auch\tB-PER O\n", "Give a word a line; texts go into a .txt file"),
@@ -86,6 +145,14 @@ def test_numbers_before_lines_of_text(tmp_path: Path):
 NO_PLAIN_TEXT = {
     "records": ('{"text": "Lena"}\n{"text": "Ott"}\n', "records of JSON, one a line, are no plain text"),
     "marks": ("<PER>Lena</PER> lebt .\n<LOC>Kiel</LOC> auch .\n", "Take the marks away"),
+    "brackets": ("[Lena]PER lebt .\n[Kiel](LOC) auch .\n", "text with marks, as in"),
+    "names with types": ("<Lena:PER> lebt .\n<Kiel:LOC> auch .\n", "text with marks, as in"),
+    "types behind slashes": ("Lena/PER lebt/O\nKiel/LOC auch/O\n", "words with their tags attached, as in 'Lena/PER'"),
+    "PubTator": ("1|t|Lena lebt.\n1|a|Es regnet.\n1\t0\t4\tLena\tPER\n", "PubTator's title and abstract lines are no plain text"),
+    "a word a line": (
+        "Lena\nlebt\nin\nKiel\n.\n\n" * 3,
+        "Write a sentence a line; words that have a line each",
+    ),
     "a table": ("7\tdeu\tLena lebt.\n3\tdeu\tEs regnet.\n", "tabs, as a table has. Keep"),
 }
 

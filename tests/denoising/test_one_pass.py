@@ -239,3 +239,16 @@ def test_what_refines_nothing_reads_nothing(denoising: str):
 def test_a_baseline_that_acts_in_a_step_keeps_to_it(denoising: str):
     denoiser = denoiser_class(denoising)(Corpora(0).labels(), settings(refine="epoch", denoising=denoising), 2)
     assert denoiser.reads_vectors and denoiser.settings.refine == "step"
+
+
+def test_labelled_target_sentences_count_for_their_language():
+    """In the sample, and so in centers and thresholds; prototypes are of all."""
+    corpora = Corpora(1)
+    plain, labelled = (corpora.one_pass() for _ in range(2))
+    labelled.source_languages = torch.tensor([0, 1])
+    samples = [one_pass._read(iter(corpora.batches))[0] for one_pass in (plain, labelled)]
+    plain._settle(samples[0])
+    labelled._settle(samples[1])
+    spans = [one_pass.centers.shape for one_pass in (plain, labelled)]
+    assert spans[0] == spans[1] and not torch.allclose(plain.centers, labelled.centers)
+    assert not torch.allclose(plain.thresholds["global"].values, labelled.thresholds["global"].values)

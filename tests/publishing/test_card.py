@@ -92,7 +92,7 @@ def test_the_card_says_only_what_happened(tmp_path: Path):
 
 
 def test_the_card_says_who_gave_the_labels(tmp_path: Path):
-    several = write_card(tmp_path, replace(FACTS, teachers=3, calibrated=True, rounds=2)).text
+    several = write_card(tmp_path, replace(FACTS, teachers=3, calibrated="dev", rounds=2)).text
     assert "Stage 1, 3 source models of consecutive seeds, each 3 epochs on the en labels" in several
     assert "the mean of the source models' soft pseudo labels of the de text, calibrated on en development text" in several
     assert "in 2 rounds: from the second on, the labels are those of the target model" in several

@@ -118,6 +118,6 @@ def test_a_model_that_cannot_be_exported_ends_in_one_line(tmp_path: Path, monkey
     with pytest.raises(InputError, match=f"{tmp_path}: no token classifier") as error:
         export_onnx.main(argv)
     assert "Train one with --export_token_classifier" in str(error.value)
-    monkeypatch.setattr(export_onnx, "export", lambda *_: 0.5)
+    monkeypatch.setattr("glode.serving.onnx_tokens.export", lambda *_: 0.5)
     with pytest.raises(InputError, match="the exported model differs by more"):
         export_onnx.main(argv)

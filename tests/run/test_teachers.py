@@ -12,8 +12,10 @@ from support.command import Command
 
 import run_crossner
 from glode.denoising.pseudo_labels import PseudoLabels
+from glode.run.given_labels import read_calibration
 from glode.training.assignment import write_soft_labels
-from glode.training.calibration import HIGHEST, LOWEST, fit_temperature, gold_logits
+from glode.training.calibration import HIGHEST, LOWEST, Scaling, fit_temperature, gold_logits
+from glode.training.mutual_calibration import fit_scaling
 
 pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")
 
@@ -24,7 +26,7 @@ SMALL = (
 )
 
 
-OPTIONS = ("--num_teachers", 2, "--rounds", 2, "--calibrate", "true", "--seed", 5)
+OPTIONS = ("--num_teachers", 2, "--rounds", 2, "--calibrate", "dev", "--seed", 5)
 NAMES = ("source_model", "source_model_2", "pseudo_labels.safetensors", "target_model", "pseudo_labels_2.safetensors")
 
 
@@ -55,8 +57,9 @@ def test_teachers_differ_by_their_seeds_and_rounds_by_their_labels(several):
     assert {"source_model", "source_model_2", "target_model"} <= metrics.keys() and len(metrics["rounds"]) == 2
     assert metrics["rounds"][1]["target_model"] == metrics["target_model"]
     assert metrics["rounds"][1]["pseudo_labels"] == metrics["pseudo_labels"] != metrics["rounds"][0]["pseudo_labels"]
-    assert set(metrics["temperatures"]) == {"source_model", "source_model_2", "target_model"}
-    assert all(LOWEST < value < HIGHEST and value != 1 for value in metrics["temperatures"].values())
+    assert set(metrics["calibration"]) == {"source_model", "source_model_2", "target_model"}
+    for scaling in metrics["calibration"].values():
+        assert LOWEST < scaling["temperature"] < HIGHEST and scaling["temperature"] != 1 and scaling["outside"] == 0
     assert set(metrics["epochs"]) == {"source", "source_2", "target", "target_2"}
     card = " ".join((output / "README.md").read_text().split())
     assert "2 source models of consecutive seeds, each 1 epochs" in card and "in 2 rounds: from the second on" in card
@@ -66,7 +69,7 @@ def test_teachers_differ_by_their_seeds_and_rounds_by_their_labels(several):
 def labels_by(backbone: Path, output: Path, *teachers: Path) -> torch.Tensor:
     """The labels of teachers that are there already; nothing is trained on them."""
     with pytest.raises(AssertionError, match="a target stage began"):
-        run(backbone, output, "--teachers", *teachers, "--calibrate", "true", "--stage", "target")
+        run(backbone, output, "--teachers", *teachers, "--calibrate", "dev", "--stage", "target")
     return probabilities(output / "pseudo_labels.safetensors")
 
 
@@ -92,7 +95,7 @@ def test_a_stopped_run_goes_on_with_what_is_finished(several, backbone, tmp_path
     for name in ("fingerprint.json", *NAMES[:finished]):
         (shutil.copytree if (output / name).is_dir() else shutil.copy)(output / name, tmp_path / name)
     again = run(backbone, tmp_path, *OPTIONS, "--resume_from_checkpoint", "auto")
-    for name in ("source_model", "source_model_2", "target_model", "rounds", "temperatures"):
+    for name in ("source_model", "source_model_2", "target_model", "rounds", "calibration"):
         assert again[name] == metrics[name], name
     for name in ("model.safetensors", "pseudo_labels_2.safetensors"):
         assert (tmp_path / name).read_bytes() == (output / name).read_bytes(), name
@@ -129,6 +132,36 @@ def test_a_temperature_makes_the_gold_types_most_likely():
     assert found == pytest.approx(2.5, rel=0.3)
     assert loss(found) < min(loss(found * 1.01), loss(found / 1.01))
     assert fit_temperature(torch.eye(3), torch.arange(3)) == pytest.approx(LOWEST, rel=1e-3)
+
+
+def test_teachers_are_calibrated_on_each_other(several, backbone, tmp_path, monkeypatch):
+    """Each teacher's scaling is that of the least cross-entropy to what the other says; the labels are their scaled mean."""
+    monkeypatch.setattr("trainer_glode.GlodeTrainer.train", no_target_stage)
+    teachers = [several[0] / name for name in NAMES[:2]]
+    for name, given in {"one": teachers[:1], "other": teachers[1:], "both": teachers}.items():
+        more = ("--calibrate", "teachers") if name == "both" else ()
+        with pytest.raises(AssertionError, match="a target stage began"):
+            run(backbone, tmp_path / name, "--teachers", *given, "--stage", "target", *more)
+    one, other, both = (probabilities(tmp_path / name / "pseudo_labels.safetensors") for name in ("one", "other", "both"))
+    scalings = list(read_calibration(tmp_path / "both" / "pseudo_labels.safetensors").values())
+    assert len(scalings) == 2 and all(scaling.temperature != 1 and scaling.outside != 0 for scaling in scalings)
+    torch.testing.assert_close(both, (scalings[0].of(one) + scalings[1].of(other)) / 2)
+
+
+def test_a_scaling_says_best_what_others_say():
+    torch.manual_seed(0)
+    soft = torch.randn(4000, 3).mul(3).softmax(-1)
+    wanted = torch.nn.functional.one_hot(torch.distributions.Categorical(probs=Scaling(2.0, 1.0).of(soft)).sample(), 3)
+    found = fit_scaling(soft, wanted.float())
+    assert found.temperature == pytest.approx(2, rel=0.15) and found.outside == pytest.approx(1, rel=0.15)
+
+    def loss(scaling: Scaling) -> float:
+        return -(wanted * scaling.of(soft).double().log()).sum().item()
+
+    assert all(
+        loss(found) < loss(Scaling(found.temperature * t, found.outside + b))
+        for t, b in ((1.02, 0), (0.98, 0), (1, 0.02), (1, -0.02))
+    )
 
 
 def test_without_labelled_windows_there_is_no_temperature():
@@ -211,7 +244,8 @@ def test_labels_that_do_not_fit_are_refused(command: Command, records: list[dict
         ({"rounds": 0}, "--rounds 0 is out of range: expected a number from 1 on."),
         ({"num_teachers": 2, "teachers": "somewhere"}, "--num_teachers says how many source models are trained"),
         ({"rounds": 2, "stage": "source"}, "--rounds repeats the target stage, which --stage source"),
-        ({"calibrate": "true", "stage": "source"}, "--calibrate: no model labels the target text in this run"),
+        ({"calibrate": "teachers"}, "--calibrate teachers asks how far several teachers agree: give"),
+        ({"calibrate": "dev", "stage": "source"}, "--calibrate: no model labels the target text in this run"),
     ],
 )
 def test_options_that_would_do_nothing(command: Command, changes: dict, told: str):

@@ -27,6 +27,7 @@ COLUMNS = {
 }
 
 
+LENA = [(["Lena", "Ott", "lebt"], [(0, 2, "PER")]), (["Kiel"], [(0, 1, "LOC")])]
 TWO = [(["Anna", "Berg", "sings"], [(0, 2, "PER")]), (["Oslo"], [(0, 1, "LOC")])]
 
 

@@ -60,6 +60,21 @@ def test_a_tracker_that_is_not_known_or_not_installed(monkeypatch):
         parse_arguments([*LINE, "--report_to", known])
 
 
+def test_patience_that_nothing_counts():
+    assert parse_arguments([*LINE, "--early_stopping_patience", "2"])[2].early_stopping_patience == 2
+    with pytest.raises(InputError, match=": it counts evaluations, and is 1 or more"):
+        parse_arguments([*LINE, "--early_stopping_patience", "0"])
+    without = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
+    with pytest.raises(InputError, match="--early_stopping_patience counts evaluations, and --eval_strategy no makes none"):
+        parse_arguments([*LINE, "--early_stopping_patience", "2", *without])
+
+
+def test_every_tracker_reaches_the_trainer(monkeypatch):
+    monkeypatch.setattr(options, "get_available_reporting_integrations", lambda: ["tensorboard", "trackio", "wandb"])
+    for name in ("tensorboard", "wandb", "trackio"):
+        assert parse_arguments([*LINE, "--report_to", name])[2].report_to in (name, [name])
+
+
 def test_several_gpus_in_one_process(monkeypatch):
     monkeypatch.setattr(GlodeTrainingArguments, "n_gpu", 2)
     with pytest.raises(InputError, match=" GPUs would pair sentences of the two languages wrongly"):
