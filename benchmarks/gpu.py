@@ -56,7 +56,7 @@ def flop_utilisation(bench: Bench, rows: list[dict], seconds: float, gpu: str | 
 
 
 def synchronisations(bench: Bench, rows: list[dict]) -> int:
-    """How often a step waits for the GPU; where, is printed. Its batch is there already: the loader of a training does not wait."""
+    """How often a step waits for the GPU; where, is printed. Its batch is there already: a training's loader does not wait."""
     batch = bench.trainer._prepare_inputs(bench.trainer.data_collator(rows))
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
