@@ -97,8 +97,9 @@ def train(
     arguments = _parse({"target_lang": languages, **corpora, **options})
     with _terminal_as_it_was():
         directory, metrics = carry_out(*arguments, memory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
-    return TrainResult(GlodeModel.from_pretrained(directory), tokenizer, metrics, directory)
+    model = GlodeModel.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)
+    return TrainResult(model, tokenizer, metrics, directory)
 
 
 @contextlib.contextmanager
