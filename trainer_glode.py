@@ -91,8 +91,7 @@ class GlodeTrainer(Trainer):
         self.mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
         self.mlm = self.mlm and (denoises or args.source_mlm == "on")
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
-        if not denoises and not self.mlm:
-            target = None
+        target = target if denoises or self.mlm else None
         model = first_model(model, model_init, args.seed, denoises)
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
@@ -128,7 +127,13 @@ class GlodeTrainer(Trainer):
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], source_languages, references, strings
+        self,
+        labels: PseudoLabels,
+        target: Dataset,
+        languages: dict[str, range],
+        source_languages: Tensor | None,
+        references: Sequence | None,
+        strings: Tensor | None,
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -264,8 +269,7 @@ class GlodeTrainer(Trainer):
         return self.denoiser.refine_all(reader.read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the parts of the loss, over all processes and the steps since the last log line. Raises InputError
-        where one of them is not a number any more."""
+        """Adds the means of the parts of the loss over processes and steps. Raises InputError where one is no number."""
         if "loss" in logs:
             logs |= finite(self.loss_means.take(), self.state.global_step, self.args.output_dir)
         super().log(logs, start_time)
