@@ -25,7 +25,7 @@ from glode.errors import InputError
 from glode.features.reach import gold_entities
 from glode.metrics import Entity, entities_of, entity_scores, of_known_types
 from glode.serving import handler
-from glode.serving.tag import load_model
+from glode.serving.tag import load_model, no_bars
 from modeling_glode import ONNX_FILE, GlodeModel, GlodeOnnxModel, collate_windows, encode_words, load_glode
 
 INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
@@ -103,7 +103,8 @@ class SpanExport:
 
     def _write_graph(self) -> None:
         # Attention that is written out becomes products and a softmax, which ONNX Runtime knows how to fuse.
-        model = load_glode(self.name, attn_implementation="eager")
+        with no_bars():
+            model = load_glode(self.name, attn_implementation="eager")
         batch = self._batch(SENTENCES)
         rows, tokens, words = (torch.export.Dim(name, min=2, max=2**15) for name in ("batch", "tokens", "words"))
         width = {"input_ids": tokens, "attention_mask": tokens}
