@@ -137,7 +137,13 @@ class GlodeTrainer(Trainer):
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], source_languages, references, strings
+        self,
+        labels: PseudoLabels,
+        target: Dataset,
+        languages: dict[str, range],
+        source_languages: Tensor | None,
+        references: Sequence | None,
+        strings: Tensor | None,
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -264,8 +270,7 @@ class GlodeTrainer(Trainer):
         return self.denoiser.refine_all(read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the parts of the loss, over all processes and the steps since the last log line. Raises InputError
-        where one of them is not a number any more."""
+        """Adds the means of the parts of the loss over processes and steps. Raises InputError where one is no number."""
         if "loss" in logs:
             logs |= finite(self.loss_means.take(), self.state.global_step, self.args.output_dir)
         super().log(logs, start_time)
