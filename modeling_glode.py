@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, chain, islice, pairwise, starmap
+from itertools import accumulate, chain, count, islice, pairwise, starmap
 from numbers import Integral, Real
 
 import numpy as np
@@ -760,6 +760,7 @@ class GlodeModel(PreTrainedModel):
         labels: Tensor | None = None,
         mlm_labels: Tensor | None = None,
         mlm_tokens: Tensor | None = None,
+        mlm_places: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_places: Tensor | None = None,
         read_tokens: Tensor | None = None,
@@ -777,6 +778,8 @@ class GlodeModel(PreTrainedModel):
             labels: [batch, words, length], types; -100 where there is no span.
             mlm_labels: [rows, tokens], the tokens to predict; -100 elsewhere.
             mlm_tokens: [candidates], in rising order, the tokens among which they are predicted; all without it.
+            mlm_places: [masked], where in `mlm_labels`, flat, the tokens to predict are; found here without it, for which a GPU
+                has to be waited.
             position_ids, token_places, read_tokens: [1, tokens], [tokens] and [read], of a batch whose rows are packed into one,
                 as training has them: then `input_ids` and `mlm_labels` are [1, tokens], `attention_mask` is bool
                 [rows, 1, 1, width], and `first_token` and `last_token` are positions in that row.
@@ -797,12 +800,14 @@ class GlodeModel(PreTrainedModel):
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **packed).last_hidden_state
         output = GlodeOutput()
         if mlm_labels is not None:
-            masked = mlm_labels != -100
+            if mlm_places is None:
+                mlm_places = (mlm_labels != -100).flatten().nonzero().squeeze(1)
+            wanted, masked = mlm_labels.flatten()[mlm_places], hidden.flatten(0, 1).index_select(0, mlm_places)
             # Tied, but learnt through the input alone: through the output every row of the vocabulary gets a tiny gradient at
             # every step, which Adam scales up to a full step and so moves all words, most of them never seen.
-            scores = self.mlm_head(hidden[masked], self.get_input_embeddings().weight.detach(), mlm_tokens)
-            wanted = mlm_labels[masked] if mlm_tokens is None else torch.searchsorted(mlm_tokens, mlm_labels[masked])
-            output["mlm_loss"] = F.cross_entropy(scores.float(), wanted, reduction="sum") / masked.sum().clamp(min=1)
+            scores = self.mlm_head(masked, self.get_input_embeddings().weight.detach(), mlm_tokens)
+            wanted = wanted if mlm_tokens is None else torch.searchsorted(mlm_tokens, wanted)
+            output["mlm_loss"] = F.cross_entropy(scores.float(), wanted, reduction="sum") / max(1, len(wanted))
         if first_token is not None:
             asked = (return_projection, return_states)
             for name, scores in self.score_spans(hidden, first_token, last_token, word_shapes, *asked).items():
@@ -1049,7 +1054,10 @@ def select_spans(scores: Tensor, candidates: Tensor) -> Tensor:
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(words * length, 0, -1, device=order.device).expand_as(order))
     rank = rank.view(batch, words, length).masked_fill(~candidates, 0)
     chosen = torch.zeros_like(candidates)
-    while rank.any():
+    every = 1 if rank.device.type == "cpu" else 8  # rounds: to hear from a GPU whether any is left, the host has to wait for it
+    for number in count(1):
+        if number % every == 0 and not rank.any():
+            break
         winners = (rank > 0) & (rank == _best_overlapping(rank))
         chosen |= winners
         rank = rank.masked_fill(_best_overlapping(winners.long()) > 0, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,20 +17,20 @@ from transformers.utils import logging
 
 from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
+from glode.denoising.gathering import alone
 from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.fast.preparing import speed_up
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
 from glode.features.streams import TwoStreams, TwoStreamSampler
 from glode.metrics import Entity
-from glode.randomness import uniform
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator, mean_masked
 from glode.training.calibration import fit_temperature, gold_logits
 from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
-from glode.training.losses import LossMeans, finite, nll, reduce_spans, row_weights, soft_cross_entropy, supervised_contrastive
+from glode.training.losses import LossMeans, contrastive, finite, nll, reduce_spans, row_weights, soft_cross_entropy
 from glode.training.optimizer import give_head_its_rate, one_cycle
 from glode.training.reading import CorpusReader
 from glode.training.report import PseudoLabelReport
@@ -37,7 +38,7 @@ from glode.training.scoring import DevScores
 from glode.training.search import SearchCallback, first_model, fresh_models
 from modeling_glode import GlodeModel
 
-SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask")  # of a batch, which the model does not read
+SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # not read by the model
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
     *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
     *("first_token", "last_token", "word_shapes"),
@@ -91,8 +92,7 @@ class GlodeTrainer(Trainer):
         self.mlm = target is not None and args.auxiliary_task == "mlm" and args.mlm_weight > 0
         self.mlm = self.mlm and (denoises or args.source_mlm == "on")
         self.contrastive = args.auxiliary_task == "scl" or (denoises and args.denoising == "contproto")
-        if not denoises and not self.mlm:
-            target = None
+        target = target if denoises or self.mlm else None
         model = first_model(model, model_init, args.seed, denoises)
         self._choose_what_learns(model, args, denoises)
         self.target_batch_size = args.per_device_train_batch_size if target is not None else 0
@@ -110,7 +110,8 @@ class GlodeTrainer(Trainer):
         self.model_init = fresh_models(model_init, lambda fresh: self._choose_what_learns(fresh, args, denoises))
         self.denoiser: Denoiser | None = None
         self.interrupt = InterruptCallback()
-        self.loss_means = LossMeans(self._gather)
+        self.gather = alone if args.world_size == 1 else lambda tensor: self.accelerator.gather(tensor[None])
+        self.loss_means = LossMeans(self.gather)
         if pseudo_labels is not None:
             self._prepare_denoising(pseudo_labels, target, languages or {}, source_languages, target_references, target_strings)
         if source is not None:
@@ -128,7 +129,13 @@ class GlodeTrainer(Trainer):
         model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
 
     def _prepare_denoising(
-        self, labels: PseudoLabels, target: Dataset, languages: dict[str, range], source_languages, references, strings
+        self,
+        labels: PseudoLabels,
+        target: Dataset,
+        languages: dict[str, range],
+        source_languages: Tensor | None,
+        references: Sequence | None,
+        strings: Tensor | None,
     ) -> None:
         """The denoiser, the report of its labels, and the callback that refreshes both."""
         ends = [sentences.stop for sentences in languages.values()]
@@ -139,7 +146,7 @@ class GlodeTrainer(Trainer):
             self.model.config.projection_size,
             languages=torch.from_numpy(language_of),
             source_languages=source_languages,
-            gather=self._gather,
+            gather=self.gather,
             rank=self.accelerator.process_index,
             strings=strings,
         )
@@ -157,10 +164,6 @@ class GlodeTrainer(Trainer):
         self.mean_masked = mean_masked(texts, self.processing_class, args)
         self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
         self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
-
-    def _gather(self, tensor: Tensor) -> Tensor:
-        """[...] -> [processes, ...], by rank."""
-        return self.accelerator.gather(tensor[None])
 
     # ------------------------------------------------------------------------------------------------------------ batches
 
@@ -186,8 +189,8 @@ class GlodeTrainer(Trainer):
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
         """L_src (eq. 1), L_mlm (eq. 3) and, in the target stage, L_tgt (eq. 4) on the refined soft labels."""
         spans = {name: inputs.pop(name) for name in SPAN_COLUMNS}
-        projecting = self.contrastive or (self.denoiser is not None and self.denoiser.reads_vectors)
-        outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projecting)
+        projects = self.contrastive or (self.denoiser is not None and self.denoiser.reads_vectors)
+        outputs = model(**inputs, mlm_tokens=self.mlm_tokens, return_projection=projects)
         rows, is_span = self.args.per_device_train_batch_size, spans["span_mask"]
         types, log_probabilities = [spans["labels"][:rows]], outputs.logits.log_softmax(-1)
         losses = {"source_loss": self._source_loss(log_probabilities[:rows], spans)}
@@ -203,7 +206,8 @@ class GlodeTrainer(Trainer):
             if self.args.loss_reduction != "batch":  # a token weighs the same in every batch, as a span does
                 losses["mlm_loss"] = outputs.mlm_loss * (inputs["mlm_labels"] != -100).sum() / self.mean_masked
         if self.contrastive:
-            losses["contrastive_loss"] = self._contrastive_loss(outputs.projection[is_span], torch.cat(types)[is_span])
+            drawn = (self.args.datastore_outside_share, self.args.seed, self.state.global_step)
+            losses["contrastive_loss"] = contrastive(outputs.projection, torch.cat(types), is_span, *drawn)
         self.loss_means.add(losses)
         weights = {"mlm_loss": self.args.mlm_weight, "contrastive_loss": self.args.contrastive_weight}
         loss = sum(weights.get(name, 1.0) * value for name, value in losses.items())
@@ -219,7 +223,8 @@ class GlodeTrainer(Trainer):
         """The soft labels of a batch's target spans, as the denoiser has them now: [batch, words, length, D] -> [target rows,
         words, length, types]."""
         vectors = None if projection is None else projection.detach()
-        soft = denoiser.step(vectors, **spans, step=self.state.global_step, beta=self.beta())
+        rows, step = self.args.per_device_train_batch_size, self.state.global_step
+        soft = denoiser.step(vectors, **spans, step=step, beta=self.beta(), source_rows=rows)
         return prune_overlaps(soft, spans["span_mask"][-len(soft) :]) if self.args.prune_pseudo_labels else soft
 
     def _target_loss(self, log_probabilities: Tensor, wanted: Tensor, is_span: Tensor) -> Tensor:
@@ -232,13 +237,6 @@ class GlodeTrainer(Trainer):
         vectors = denoiser.centered(projection, denoiser.language_of(spans["window"], spans["is_target"])[: len(projection)])
         similarity = denoiser.prototypes.similarity(vectors) / 0.1
         return self._source_loss(similarity.log_softmax(-1), spans)
-
-    def _contrastive_loss(self, vectors: Tensor, types: Tensor) -> Tensor:
-        """Over the entity spans of both languages and the share of O spans that the datastore keeps. [spans, D], [spans]."""
-        keys = torch.arange(len(types), device=types.device)
-        lucky = uniform(keys, self.args.seed, self.state.global_step) < self.args.datastore_outside_share
-        kept = (types != 0) | lucky
-        return supervised_contrastive(vectors[kept], types[kept])
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
@@ -260,12 +258,11 @@ class GlodeTrainer(Trainer):
             return {}
         collator = dataclasses.replace(self.data_collator, mlm_probability=0.0)
         place = (self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
-        reader = CorpusReader(self.model, self.train_dataset, collator, self._read, *place)
-        return self.denoiser.refine_all(reader.read, epoch, beta)
+        read = CorpusReader(self.model, self.train_dataset, collator, self._read, *place).read
+        return self.denoiser.refine_all(read, epoch, beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the parts of the loss, over all processes and the steps since the last log line. Raises InputError
-        where one of them is not a number any more."""
+        """Adds the means of the parts of the loss over processes and steps. Raises InputError where one is no number."""
         if "loss" in logs:
             logs |= finite(self.loss_means.take(), self.state.global_step, self.args.output_dir)
         super().log(logs, start_time)
@@ -284,16 +281,16 @@ class GlodeTrainer(Trainer):
     @torch.no_grad()
     def _read(self, model, batch: dict[str, Tensor], **options) -> tuple[dict[str, Tensor], Any]:
         """A batch where the model lies, and what the model says of it."""
-        inputs = self._prepare_inputs(batch)
+        inputs = send_to_device(batch, self.args.device, non_blocking=self.accelerator.non_blocking)
         with self.accelerator.autocast():
             return inputs, model(**{name: inputs[name] for name in PREDICTION_COLUMNS if name in inputs}, **options)
 
     def predict_entities(self, windows: Dataset, sentences: int) -> list[list[Entity]]:
         """The entities (first word, length, type) of each sentence of a corpus' windows, windows joined."""
         compute_metrics, self.compute_metrics = self.compute_metrics, None
-        prediction = self.predict(TwoStreams(windows, None))
+        prediction = by_window(self.predict(TwoStreams(windows, None)))
         self.compute_metrics = compute_metrics
-        return merge_windows([by_window(prediction)], windows, sentences, self.model.config.id2label)
+        return merge_windows([prediction], windows, sentences, self.model.config.id2label)
 
     # ------------------------------------------------------------------------------------------------------ pseudo labels
 
@@ -304,11 +301,11 @@ class GlodeTrainer(Trainer):
         `temperature`; where `others` is the mean of `number` other teachers' labels, it becomes the mean of all."""
         labels = others or empty_pseudo_labels(windows, self.model.config, self.args, self.accelerator.wait_for_everyone)
         hard_outside = self.args.initial_labels == "hard_outside"
-        return write_soft_labels(labels, self._logits_of(windows), temperature, hard_outside, number, self._gather)
+        return write_soft_labels(labels, self._logits_of(windows), temperature, hard_outside, number, self.gather)
 
     def fit_temperature(self) -> float:
         """The temperature at which this model is as sure as it is right on the development set."""
-        return fit_temperature(*gold_logits(self._logits_of(dev := self.eval_dataset.source), dev, self._gather))
+        return fit_temperature(*gold_logits(self._logits_of(dev := self.eval_dataset.source), dev, self.gather))
 
     def _logits_of(self, windows: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Batches of windows, where the model lies, and the logits of each: [batch, words, length, types]."""

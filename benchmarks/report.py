@@ -58,6 +58,16 @@ class Cells:
         return [statistics.mean(map(float, values)) for values in zip(*rows, strict=False)]
 
     @property
+    def between(self) -> list[str]:
+        """The methods between the source's labels alone and the target's."""
+        return [name for name in self.suite.tables[0]["variants"] if name not in ("plain", "supervised")]
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether of some pair the share of a method is known."""
+        return any(self.share([pair], variant) is not None for pair in self.suite.pairs for variant in self.between)
+
+    @property
     def has_labels(self) -> bool:
         """Whether a target model is measured."""
         return any(row["label_f1"] for row in self.rows)
@@ -173,7 +183,7 @@ def study(cells: Cells) -> str:
     for content in cells.suite.tables:
         parts += [f"### {content['title']}\n", by_pair(cells, content)]
     if cells.has_labels:
-        pictures = [f"![{title}](docs/study-{name}-{kind}.png)\n" for kind, title in PICTURES.items()]
+        pictures = [f"![{PICTURES[kind]}](docs/study-{name}-{kind}.png)\n" for kind in drawn(cells)]
         parts += ["### F1 of the pseudo labels by epoch\n", labels_by_epoch(cells), *pictures]
     minutes = sum(float(row["minutes"]) for row in cells.rows)
     precisions = ", ".join(sorted({row["precision"] for row in cells.rows}))
@@ -184,11 +194,19 @@ def study(cells: Cells) -> str:
 PICTURES = {"labels": "How right the pseudo labels are", "gap": "Share of the gap that is closed"}
 
 
+def drawn(cells: Cells) -> dict[str, Callable[[Cells], Figure]]:
+    """The pictures that have something to show, by kind."""
+    kinds = {"labels": (cells.has_labels, picture_of_labels), "gap": (cells.has_gap, picture_of_gap)}
+    return {kind: draw for kind, (shows, draw) in kinds.items() if shows}
+
+
 def picture_of_labels(cells: Cells) -> Figure:
-    """F1 of the pseudo labels by epoch, a panel a pair."""
-    pairs, figure = list(cells.suite.pairs), Figure(figsize=(3.2 * len(cells.suite.pairs), 3.4), layout="constrained")
+    """F1 of the pseudo labels by epoch, a panel a pair that is measured."""
+    variants = cells.suite.tables[0]["variants"]
+    pairs = [pair for pair in cells.suite.pairs if any(cells.labels(pair, variant) for variant in variants)]
+    figure = Figure(figsize=(max(3.2 * len(pairs), 5), 3.4), layout="constrained")
     for pair, axis in zip(pairs, figure.subplots(1, len(pairs), squeeze=False)[0], strict=True):
-        for variant, style in zip(cells.suite.tables[0]["variants"], STYLES * 2, strict=False):
+        for variant, style in zip(variants, STYLES * 2, strict=False):
             if labels := cells.labels(pair, variant):
                 axis.plot(labels, style, markerfacecolor="white", label=cells.title(variant).replace("**", ""))
         axis.set(title=pair, xlabel="epochs of the target model")
@@ -202,8 +220,7 @@ def picture_of_gap(cells: Cells) -> Figure:
     """How far each method goes from no target labels at all (0 %) to training on them (100 %), a row a pair."""
     pairs, figure = list(cells.suite.pairs), Figure(figsize=(8, 3.5), layout="constrained")
     axis = figure.subplots()
-    variants = [name for name in cells.suite.tables[0]["variants"] if name not in ("plain", "supervised")]
-    for variant, style in zip(variants, STYLES * 2, strict=False):
+    for variant, style in zip(cells.between, STYLES * 2, strict=False):
         shares = [cells.share([pair], variant) for pair in pairs]
         known = [(share, at) for at, share in enumerate(shares) if share is not None]
         if known:
@@ -342,9 +359,7 @@ def pictures(suites: Sequence[Suite], directory: Path | None = None) -> dict[str
     found = {}
     for suite in suites:
         cells = Cells(suite, read_rows("study", directory), read_rows("study-tests", directory))
-        if cells.has_labels:
-            found[f"study-{suite.name}-labels.png"] = picture_of_labels(cells)
-            found[f"study-{suite.name}-gap.png"] = picture_of_gap(cells)
+        found |= {f"study-{suite.name}-{kind}.png": draw(cells) for kind, draw in drawn(cells).items()}
     return found
 
 

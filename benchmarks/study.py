@@ -35,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from glode.corpora.reading import load_corpus
 from glode.evaluation.statistics import f1_of, randomisation_test, sentence_counts
 from glode.features.reach import gold_entities
+from glode.metrics import entities_of
 from modeling_glode import GlodeModel
 
 SUITES = yaml.safe_load((Path(__file__).parent / "suites.yaml").read_text(encoding="utf-8"))
@@ -75,8 +76,8 @@ class Suite:
         return list(found)
 
     def teachers(self, cell: Cell) -> list[Cell]:
-        """The cells whose source models give a cell its pseudo labels: that of its own seed, or those of all. None for source
-        models."""
+        """The cells whose source models give a cell its pseudo labels: that of its own seed, or those of all. Of a source
+        model none."""
         variant = self.variants[cell.variant]
         seeds = self.seeds if variant.get("teacher_seeds") == "all" else [cell.seed]
         return [Cell(cell.pair, seed, variant["teacher"]) for seed in seeds] if "teacher" in variant else []
@@ -331,8 +332,7 @@ def count(model: Path, test: str) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(model, config=tagger.config)
     known = set(tagger.config.id2label.values())
     gold = [[entity for entity in entities if entity[2] in known] for entities in gold_entities(corpus)]
-    tagged = tagger.predict(corpus["words"], tokenizer)
-    found = [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in entities] for entities in tagged]
+    found = entities_of(tagger.predict(corpus["words"], tokenizer))
     return sentence_counts(gold, found).astype(np.int16)
 
 

@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments, parse_arguments
+from glode.serving.tag import no_bars
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeModel
 from run_crossner import carry_out
@@ -97,8 +98,10 @@ def train(
     arguments = _parse({"target_lang": languages, **corpora, **options})
     with _terminal_as_it_was():
         directory, metrics = carry_out(*arguments, memory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
-    return TrainResult(GlodeModel.from_pretrained(directory), tokenizer, metrics, directory)
+    with no_bars():
+        model = GlodeModel.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)
+    return TrainResult(model, tokenizer, metrics, directory)
 
 
 @contextlib.contextmanager

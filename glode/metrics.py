@@ -12,6 +12,11 @@ model's span grid cannot hold (longer than L, or with a border that is none of i
 Predictions of types that no gold entity has are left out of both."""
 
 
+def entities_of(found: Sequence[Sequence[dict]]) -> list[list[Entity]]:
+    """(first word, length in words, type) of what `GlodeModel.predict` finds in sentences of words."""
+    return [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in entities] for entities in found]
+
+
 def entity_scores(references: Sequence[Iterable[Entity]], predictions: Sequence[Iterable[Entity]]) -> dict:
     """Strict scores over all sentences (micro average).
 

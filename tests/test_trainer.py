@@ -242,7 +242,7 @@ def test_the_language_model_reads_both_texts(backbone, tokenizer, corpus, window
     masked = int((batch["mlm_labels"] != -100).sum())
     trainer.model.eval()
     trainer.compute_loss(trainer.model, dict(batch))
-    names = ("labels", "is_target", "window", "key", "own_start", "span_mask")
+    names = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")
     inputs = {name: value for name, value in batch.items() if name not in names}
     mean = trainer.model(**inputs, mlm_tokens=trainer.mlm_tokens).mlm_loss
     tokens = sum(np.mean([len(row) - 2 for row in texts["input_ids"]]) for texts in (windows, some))

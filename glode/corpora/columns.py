@@ -44,7 +44,7 @@ def read_columns(path: Path, options: ReadingOptions, labelled: bool = True, lay
     layout = layout or find_layout(path, options, labelled)
     raw, sentence = Raw(0, [], [], []), None
     for number, columns, replaced in read_rows(path, options):
-        if not columns or is_mark(columns[0]):
+        if not columns or is_mark(columns):
             if raw.words:
                 yield raw
                 raw = Raw(0, [], [], [])
@@ -117,7 +117,7 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
     """
     lines = read_lines(path, options.encoding, options.encoding_errors)
     sample = [line.split() for line in islice((line for _, line, _ in lines if line.strip()), SAMPLE)]
-    rows = [columns for columns in sample if not columns[0].startswith("#") and not is_mark(columns[0])]
+    rows = [columns for columns in sample if not columns[0].startswith("#") and not is_mark(columns)]
     tagged, counted = sum(len(columns) > 1 and _ends_in_tag(columns) for columns in rows), len(rows)
     words = [word for columns in sample for word in columns]
     if 2 * sum(map(bool, map(_ATTACHED.fullmatch, words))) > len(words):

@@ -12,7 +12,7 @@ from glode.corpora.options import ReadingOptions
 from glode.errors import InputError
 
 SAMPLE = 1000  # lines that show what separates the columns
-_MARK = re.compile(r"-?DOCSTART-?|</?(s|p|doc|text|sent|sentence)>", re.IGNORECASE)
+_DOCUMENT, _SENTENCE = re.compile(r"-?DOCSTART-?", re.IGNORECASE), re.compile(r"</?(s|sent|sentence|doc)>", re.IGNORECASE)
 _PREFIXES = frozenset("BIESLUM")
 _PARTED = re.compile(r". -\w.*|.- \w.*")  # B -PER, B- PER
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # around a tag they are no part of it
@@ -70,7 +70,7 @@ def _split(line: str, mixed: bool) -> list[str]:
 
 
 def _is_beside(line: str) -> bool:
-    return line.startswith("#") or is_mark(line.split()[0])
+    return line.startswith("#") or is_mark(line.split())
 
 
 def visible(text: str) -> str:
@@ -90,9 +90,13 @@ def _is_mixed(path: Path, options: ReadingOptions) -> bool:
     return len(together) == 1 and (len(tabs) > 1 or min(pieces) > 1)
 
 
-def is_mark(word: str) -> bool:
-    """Whether the first column of a line says that a document or a sentence begins or ends there: -DOCSTART-, <s>, </doc>."""
-    return _MARK.fullmatch(word.strip()) is not None
+def is_mark(columns: list[str]) -> bool:
+    """Whether a line says that a document or a sentence begins or ends there: -DOCSTART-, or <s> alone or with O. A mark with
+    another tag is a word."""
+    first, last = columns[0].strip(), columns[-1].strip()
+    if _DOCUMENT.fullmatch(first):
+        return True
+    return _SENTENCE.fullmatch(first) is not None and (len(columns) == 1 or last in ("O", "o", "_", first))
 
 
 def is_comment(columns: list[str], width: int, path: Path) -> bool:

@@ -74,7 +74,7 @@ class Index:
 def take_survey(path: Path, options: ReadingOptions) -> Survey:
     survey, index = Survey(), Index()
     for number, columns, _ in read_rows(path, options):
-        if not columns or is_mark(columns[0]):
+        if not columns or is_mark(columns):
             index.end_sentence()
             continue
         if (

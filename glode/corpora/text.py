@@ -10,7 +10,7 @@ from glode.corpora.files import read_lines
 from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import Raw
 from glode.corpora.sentences import split_sentences
-from glode.corpora.words import iter_words
+from glode.corpora.words import iter_words, split_words
 from glode.errors import InputError
 
 _SAMPLE = 1000  # lines that show what is no plain text
@@ -20,7 +20,7 @@ _MARKED = re.compile(
 )  # <PER>x</PER>, <x:PER>, [x](PER), [x]PER
 _PUBTATOR = re.compile(r"\d+\|[ta]\|")
 _FEW_LINES = 9
-_LONG_WORDS = 12  # letters; where words are not separated, a line is longer
+_WORDS_OF_ONE = 3  # as the splitter cuts it: don't is three, and so is a word of three characters without spaces
 
 
 def read_plain(path: Path, options: ReadingOptions, labelled: bool = False) -> Iterator[Raw]:
@@ -66,8 +66,10 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
 
 
 def _is_a_word_a_line(sample: list[str]) -> bool:
+    """Also where words are not separated: a title there has more pieces than a word."""
     alone = [line for line in sample if not re.search(r"\s", line)]
-    return len(alone) > 0.9 * len(sample) and sum(map(len, alone)) <= _LONG_WORDS * len(alone)
+    pieces = sum(len(split_words(line)) for line in alone)
+    return len(alone) > 0.9 * len(sample) and pieces <= _WORDS_OF_ONE * len(alone)
 
 
 def sentences_of(text: str, place: int, notes: Counter[str]) -> Iterator[Raw]:

@@ -71,7 +71,8 @@ class NeighborConsistency(Denoiser):
     def loss_targets(self, soft: Tensor, valid: Tensor) -> Tensor:
         hard = harden(soft)
         if self.weights is not None:
-            hard[valid] *= self.weights[:, None].to(hard.dtype)
+            of_cells = torch.ones(valid.shape, dtype=hard.dtype, device=hard.device)
+            hard = hard * of_cells.masked_scatter(valid, self.weights.to(hard.dtype))[..., None]
         return hard
 
 

@@ -11,7 +11,7 @@ from glode.denoising.exact_index import on_host
 
 
 class CellIndex:
-    """An inverted-file FAISS index (vectors in half precision), and how many vectors of each type its cells hold.
+    """An inverted-file FAISS index on the CPU (vectors in half precision), and how many vectors of each type its cells hold.
 
     Most spans are answered by the types in the cells nearest to them alone, see `settle`. The others are compared with the
     vectors of `cells_to_search` cells, see `choose_cells_to_search`.
@@ -35,7 +35,7 @@ class CellIndex:
         self._index.add(stored)
         self._index.make_direct_map()
         self.cell_of = torch.from_numpy(faiss.vector_to_array(self._index.direct_map.array) >> 32)  # below: the place in the cell
-        counts = (self.cell_of * number_of_types + types.cpu()).bincount(minlength=number * number_of_types)
+        counts = (self.cell_of * number_of_types + types).bincount(minlength=number * number_of_types)
         self.counts = counts.view(number, -1).to(vectors.device, torch.double)  # [cells, types]
         self.centroids = torch.from_numpy(self._index.quantizer.reconstruct_n(0, number)).to(vectors)  # [cells, D]
         self.cells_to_search = 0
@@ -53,7 +53,7 @@ class CellIndex:
             The share of the neighbours in these cells; None where that takes more than an eighth of all cells.
         """
         number = len(self.centroids)
-        order = (queries @ self.centroids.T).argsort(dim=1, descending=True).cpu()  # of the cells, from near to far
+        order = (queries @ self.centroids.T).argsort(dim=1, descending=True)  # of the cells, from near to far
         places = order.argsort(dim=1).gather(1, self.cell_of[found]).flatten()  # of the neighbours' cells in that order
         holding = places.bincount(minlength=number).cumsum(0)[: number // self.largest_part] / max(1, len(places))
         enough = holding >= self.least_recall

@@ -48,12 +48,12 @@ class Datastore:
 
     def store(self, vectors: Tensor, types: Tensor) -> None:
         """Index vectors [stored, D] (unit length) with their types [stored]."""
-        self.vectors, self.types, self.host_types = vectors, types, types.cpu()  # FAISS answers on the host
+        self.vectors, self.types = vectors, types
         exact = ExactIndex(vectors)
         self.index: ExactIndex | CellIndex = exact  # what is searched
         self.cells: CellIndex | None = None  # what settles spans without a search
         self.recall, self.deviation = 1.0, 0.0
-        if len(vectors) > self.settings.datastore_exact_size and not exact.on_gpu:
+        if len(vectors) > self.settings.datastore_exact_size and vectors.device.type == "cpu":
             self._part_into_cells(exact)
 
     def _part_into_cells(self, exact: ExactIndex) -> None:
@@ -63,11 +63,11 @@ class Datastore:
         found = exact.search(sample, self.neighbors)
         cells = self.cells = CellIndex(self.vectors, self.types, self.number_of_types)
         searched = ~cells.settle(sample, self.neighbors)[1]
-        recall = cells.choose_cells_to_search(sample[searched], found[searched.cpu()])
+        recall = cells.choose_cells_to_search(sample[searched], found[searched])
         if recall is not None:
             self.index, self.recall = cells, recall
         shares = self.similarity(sample, types, sample.new_full((len(sample), self.number_of_types), torch.inf))
-        self.deviation = float((shares.cpu() - self._shares_of(found)).abs().mean())
+        self.deviation = float((shares - self._shares_of(found)).abs().mean())
 
     def similarity(self, vectors: Tensor, types: Tensor | None = None, thresholds: Tensor | None = None) -> Tensor:
         """Eq. 9: the share of each type among the nearest K stored vectors.
@@ -95,6 +95,6 @@ class Datastore:
     def _shares_of(self, found: Tensor) -> Tensor:
         """The share of each type among stored vectors, by their numbers [queries, K]; below 0 there is none."""
         hit = (found >= 0).double()
-        counts = torch.zeros(len(found), self.number_of_types, dtype=hit.dtype)
-        counts.scatter_add_(1, self.host_types[found.clamp(min=0)], hit)
+        counts = hit.new_zeros(len(found), self.number_of_types)
+        counts.scatter_add_(1, self.types[found.clamp(min=0)], hit)
         return counts / counts.sum(1, keepdim=True).clamp(min=1)

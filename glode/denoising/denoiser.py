@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,16 +18,6 @@ from glode.denoising.reservoir import Sample, span_keys
 from glode.denoising.settings import DenoisingSettings
 from glode.denoising.thresholds import Thresholds
 from glode.errors import InputError
-
-
-class Spans(NamedTuple):
-    """The cells of some rows' grids, one after the other: unit vectors [spans, D], types [spans], valid bool [spans], keys for
-    random numbers [spans]."""
-
-    vectors: Tensor
-    types: Tensor
-    valid: Tensor
-    keys: Tensor
 
 
 class Denoiser:
@@ -98,42 +88,52 @@ class Denoiser:
         span_mask: Tensor,
         step: int,
         beta: float | None,
+        source_rows: int | None = None,
+        target_spans: Tensor | None = None,
     ) -> Tensor:
         """Take in a batch and give the soft labels of its target spans, refined where `beta` is given.
+
+        What is given last is known from the others, but a GPU would have to be asked for it.
 
         Args:
             projection: [batch, words, length, D], unit vectors; None where `reads_vectors` is not.
             labels: [batch, words, length], gold types of the source rows.
-            is_target: bool [batch].
+            is_target: bool [batch], False for the source rows, which come first.
             window: [batch], the number of the row in its own stream.
             key: [batch], a number that no other window of either stream has, for random numbers.
             own_start: [batch].
             span_mask: bool [batch, words, length].
             step: the number of the step, for the sampling of the datastore.
             beta: the weight of the old label (eq. 11), or None before refinement starts.
+            source_rows: how many rows are source rows.
+            target_spans: [spans], the cells of the target rows' grids that are spans.
         Returns:
             [target rows, words, length, types].
         """
-        target_window, target_start, is_span = window[is_target], own_start[is_target], span_mask[is_target]
+        rows = int((~is_target).sum()) if source_rows is None else source_rows
+        target_window, target_start = window[rows:], own_start[rows:]
         soft = self.pseudo_labels.read(target_window, target_start, span_mask.shape[1])
         if projection is None or not self.reads_vectors:
             return soft
-        types = labels.masked_scatter(is_target[:, None, None], soft.argmax(-1))
+        cells = span_mask[rows:].flatten().nonzero().squeeze(1) if target_spans is None else target_spans
+        types = torch.cat([labels[:rows], soft.argmax(-1)])
         counted = self.counted(span_mask, is_target)
         vectors = self._compared(projection, types, is_target, window, counted)
-        keys = span_keys(key, own_start, span_mask)
-        source, target = (
-            Spans(*(grid[rows].flatten(0, 2) for grid in (vectors, types, counted, keys))) for rows in (~is_target, is_target)
-        )
-        for spans in (source, target):
-            self.prototypes.update(spans.vectors, spans.types, spans.valid, self.gather)
-        language = self.languages[target_window][:, None, None].expand_as(is_span)[is_span]
-        towards = self.towards(target.vectors[target.valid], soft[is_span], language)
+        for part in (slice(rows), slice(rows, None)):
+            spans = (vectors[part].flatten(0, 2), types[part].flatten(), counted[part].flatten())
+            self.prototypes.update(*spans, self.gather)
+        row = cells // span_mask[0].numel()
+        old = soft.flatten(0, 2)[cells]
+        towards = self.towards(vectors[rows:].flatten(0, 2)[cells], old, self.languages[target_window][row])
         if beta is not None and self.refines_labels:
-            soft = self._refine(soft, target_window, target_start, is_span, towards, beta)
+            due = self._due(target_window)
+            new = torch.where(due[row, None], refine(old, towards, beta), old)
+            soft = soft.flatten(0, 2).index_copy(0, cells, new).view_as(soft)
+            self.pseudo_labels.write(target_window, target_start, soft, self.epoch, due, self.gather)
         if "local" in self.sides:
-            self.datastore.reservoir.collect(*source, step)
-            self.datastore.reservoir.collect(*target._replace(types=soft.argmax(-1).flatten()), step)
+            types = torch.cat([labels[:rows], soft.argmax(-1)])
+            keys = span_keys(key, own_start, span_mask).flatten()
+            self.datastore.reservoir.collect(vectors.flatten(0, 2), types.flatten(), counted.flatten(), keys, step)
         return soft
 
     def _compared(self, projection: Tensor, types: Tensor, is_target: Tensor, window: Tensor, counted: Tensor) -> Tensor:
@@ -144,15 +144,10 @@ class Denoiser:
         self.centers.update(projection, types, language, counted, self.gather)
         return self.centered(projection, language)
 
-    def _refine(self, soft: Tensor, window: Tensor, own_start: Tensor, is_span: Tensor, towards: Tensor, beta: float) -> Tensor:
-        """Refine the labels [rows, words, length, types] of the windows that are due, and store them: once an epoch, also where
-        the sampler shows a window more often, unless `refine_every_visit` is set."""
-        due = (self.pseudo_labels.refined_in[window] != self.epoch) | self.settings.refine_every_visit
-        moves = due[:, None, None].expand_as(is_span)[is_span]
-        refined = soft.clone()
-        refined[is_span] = torch.where(moves[:, None], refine(soft[is_span], towards, beta), soft[is_span])
-        self.pseudo_labels.write(window, own_start, refined, self.epoch, due, self.gather)
-        return refined
+    def _due(self, window: Tensor) -> Tensor:
+        """Whether a window's labels are refined now: bool [rows]. Once an epoch, also where the sampler shows it more often,
+        unless `refine_every_visit` is set."""
+        return (self.pseudo_labels.refined_in[window] != self.epoch) | self.settings.refine_every_visit
 
     def refine_all(self, batches: Callable[[], Iterable[ReadWindows]], epoch: int, beta: float) -> dict[str, float]:
         """Refine all labels at once, from one pass of a model over both corpora, see [`OnePass`]; does nothing where that is done

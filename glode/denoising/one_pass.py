@@ -107,7 +107,7 @@ class OnePass:
         """
         sample, kept = self._read(batches())
         self._settle(sample)
-        changed = torch.zeros((), dtype=torch.long, device=self.pseudo_labels.offsets.device)
+        changed = torch.zeros((), dtype=torch.long, device=self.languages.device)
         for spans in self._read_again(batches) if kept is None else kept:
             refined = refine(spans.soft, self._towards(spans), beta)
             changed += (refined.argmax(-1) != spans.soft.argmax(-1)).sum()
@@ -133,10 +133,13 @@ class OnePass:
                 size = 2 * batch.states.shape[-1]
                 reservoir = Reservoir(self.types, size, self.settings, self.pseudo_labels.offsets.device)
             if batch.labels is not None:
-                self._collect(reservoir, batch, batch.labels, self._source_language(batch.window))
+                language = self._source_language(batch.window)
+                numbers = range(1 if self.source_languages is None else 1 + self.number_of_languages)
+                self._collect(reservoir, batch, batch.labels, language, numbers)
                 continue
             spans, soft = self._target_spans(batch)
-            self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window])
+            numbers = range(1, 1 + self.number_of_languages)
+            self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window], numbers)
             held += len(spans.cells)
             full = full or held > self.holds * self.settings.datastore_size
             kept = [] if full else [*kept, spans]
@@ -153,13 +156,15 @@ class OnePass:
             if batch.labels is None:
                 yield self._target_spans(batch)[0]
 
-    def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, language: Tensor) -> None:
-        """Put the spans of a batch, with types [rows, words, length] and language [rows], 0 for the source, into the sample."""
+    def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, language: Tensor, numbers: range) -> None:
+        """Put the spans of a batch, with types [rows, words, length] and language [rows], 0 for the source, into the sample; all
+        languages are among the `numbers`."""
         keys = span_keys(batch.key, batch.own_start, batch.span_mask)
-        for number in range(1 + self.number_of_languages):
+        for number in numbers:
             mine = batch.span_mask & (language == number)[:, None, None]
-            chosen = mine & (reservoir.priority(types, keys, number) < 1)
-            reservoir.collect(_vectors(batch.states, chosen), types[chosen], chosen[chosen], keys[chosen], number)
+            kept = reservoir.kept(types, mine, keys, number)
+            vectors = _vectors(batch.states, kept, mine.shape)
+            reservoir.add(vectors, types.flatten()[kept], keys.flatten()[kept], number)
 
     def _target_spans(self, batch: ReadWindows) -> tuple[TargetSpans, Tensor]:
         """The spans of target windows that may move, and the soft labels of all, [rows, words, length, types]."""
@@ -172,8 +177,9 @@ class OnePass:
         surely = torch.where(has_others, torch.minimum(surely, others[..., 0]), surely)
         moves = batch.span_mask & (surely < self.certain)
         language = self.languages[batch.window][:, None, None].expand_as(moves)
-        grids = (soft, predicted, others, language, cells)
-        return TargetSpans(_vectors(batch.states, moves), *(grid[moves] for grid in grids)), soft
+        places = moves.flatten().nonzero().squeeze(1)
+        grids = (grid.flatten(0, 2)[places] for grid in (soft, predicted, others, language, cells))
+        return TargetSpans(_vectors(batch.states, places, moves.shape), *grids), soft
 
     def _others(self, cells: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
         if self.agreement is None:
@@ -195,7 +201,7 @@ class OnePass:
         if "local" in self.settings.sides:
             self.datastore = Datastore(self.types, vectors.shape[1], self.settings, vectors.device)
             self.datastore.store(vectors, types)
-        target = language > 0
+        target = (language > 0).nonzero().squeeze(1)
         for side in self.settings.sides:
             similarity = self._similarity(side, vectors[target], None, None)
             self.thresholds[side].add(similarity, types[target], language[target] - 1)
@@ -237,10 +243,12 @@ class OnePass:
         return chosen / chosen.sum(-1, keepdim=True).clamp(min=1) if self.settings.normalize_directions else chosen
 
 
-def _vectors(states: Tensor, chosen: Tensor) -> Tensor:
-    """The states of first and last word of the chosen spans: [2, rows, words, H], bool [rows, words, length] -> [spans, 2 H]."""
-    row, first, more = chosen.nonzero(as_tuple=True)
-    return torch.cat([states[0][row, first], states[1][row, first + more]], dim=-1)
+def _vectors(states: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    """The states of first and last word of some spans: [2, rows, words, H], [spans] places in a flat grid of the shape [rows,
+    words, length] -> [spans, 2 H]."""
+    first, last = states.flatten(1, 2)
+    word = places // shape[2]
+    return torch.cat([first[word], last[word + places % shape[2]]], dim=-1)
 
 
 def _parts(number: int, size: int = 2**14) -> Iterator[slice]:

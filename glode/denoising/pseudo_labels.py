@@ -43,7 +43,7 @@ class PseudoLabels:
         self.refined_in = torch.full((len(counts),), -1, dtype=torch.int16, device=device)
         shape = (int(counts.sum()), length, types)
         self.probabilities = torch.empty(shape, device=device) if file is None else _map_half(file, shape)
-        self.probabilities[:] = F.one_hot(torch.tensor(0), types)
+        self.probabilities.zero_()[..., 0] = 1
 
     def _rows(self, window: Tensor, own_start: Tensor, words: int) -> tuple[Tensor, Tensor]:
         """The flat row of each word [batch, words], and which words the window owns."""
@@ -90,17 +90,22 @@ class PseudoLabels:
             written: bool [batch], the windows that are stored; all by default.
         """
         rows, owned = self._rows(window, own_start, values.shape[1])
-        if written is not None:
-            owned &= written[:, None]
-        rows, values = (gather_uneven(tensor[owned], gather) for tensor in (rows, values))
-        rows, order = rows.sort(stable=True)
-        first = torch.ones_like(rows, dtype=torch.bool)
-        first[1:] = rows[1:] != rows[:-1]
-        rows, values = rows[first], values[order[first]]
+        if written is None:
+            written = torch.ones_like(window, dtype=torch.bool)
+        columns = (rows.clamp(min=0), owned & written[:, None], values)
+        rows, kept, values = (gather_uneven(column.flatten(0, 1), gather) for column in columns)
+        window, written = (gather_uneven(column, gather) for column in (window, written))
+        # A word that is not stored, or not first, writes what the first of its row does, or else what is there: so that all words
+        # are written, and nobody has to be asked how many.
+        in_order, order = (2 * rows + ~kept).sort(stable=True)
+        rows, first = in_order // 2, torch.arange(len(rows), device=rows.device)
+        first = order[torch.where(rows == rows.roll(1), 0, first).cummax(0).values]
+        there = self.probabilities[rows.to(self.probabilities.device)].to(values)
+        values = torch.where(kept[first, None, None], values[first], there)
         # The processes that share a file all write the same into it, after a gather that ends the reading of all: whatever the
         # order in which they pass, each finds at its next read what it has written itself.
         self.probabilities[rows.to(self.probabilities.device)] = values.to(self.probabilities)
-        self.refined_in[torch.searchsorted(self.offsets, rows, right=True) - 1] = epoch
+        self.refined_in[window] = torch.where(written, epoch, self.refined_in[window])
 
 
 def _map_half(file: Path, shape: tuple[int, ...]) -> Tensor:

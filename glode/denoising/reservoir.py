@@ -19,7 +19,7 @@ class Sample(NamedTuple):
     priority: Tensor
 
     def select(self, rows: Tensor) -> "Sample":
-        """The spans at these places, or where a mask is set."""
+        """The spans at these places."""
         return Sample(*(column[rows] for column in self))
 
 
@@ -90,10 +90,18 @@ class Reservoir:
 
         Which spans are kept follows from the seed, the step and the spans' `keys` [spans], whatever process has them.
         """
-        priority = self.priority(types, keys, step)
+        kept = self.kept(types, valid, keys, step)
+        self.add(vectors[kept], types[kept], keys[kept], step)
+
+    def kept(self, types: Tensor, valid: Tensor, keys: Tensor, step: int) -> Tensor:
+        """The places, flat, of the valid spans of a batch that belong to the sample: types, valid and keys [...] -> [kept]. A GPU
+        has to be waited for here."""
+        return (valid & (self.priority(types, keys, step) < 1)).flatten().nonzero().squeeze(1)
+
+    def add(self, vectors: Tensor, types: Tensor, keys: Tensor, step: int) -> None:
+        """Put spans that are kept into the sample: [kept, D], [kept], [kept]."""
         when = torch.stack([torch.full_like(keys, step), keys], dim=1)
-        kept = Sample(vectors, types, when, priority).select(valid & (priority < 1))
-        self.parts.append(kept._replace(vectors=kept.vectors.float()))
+        self.parts.append(Sample(vectors.float(), types, when, self.priority(types, keys, step)))
         if len(self) > 1.25 * self.settings.datastore_size:
             self._compact()
 
@@ -110,10 +118,10 @@ class Reservoir:
         of processes. Every process has to call it."""
         mine = self._compact()
         types, priority = gather_uneven(mine.types, gather), gather_uneven(mine.priority, gather)
-        kept = self._kept(types, priority)
+        kept = self._lowest(types, priority)
         # A process sends the vectors that all together keep: of each type those up to a certain priority.
         last = priority.new_full((self.number_of_types,), -1).scatter_reduce(0, types[kept], priority[kept], "amax")
-        sent = mine.select(mine.priority <= last[mine.types])
+        sent = mine.select((mine.priority <= last[mine.types]).nonzero().squeeze(1))
         sample = Sample(*(gather_uneven(column, gather) for column in sent))
         step, key = sample.when.T
         by_key = key.argsort(stable=True)
@@ -122,9 +130,9 @@ class Reservoir:
     def _compact(self) -> Sample:
         """Join what this process has collected, at most the size."""
         whole = Sample(*(torch.cat(columns) for columns in zip(self._nothing, *self.parts, strict=True)))
-        self.parts = [whole.select(self._kept(whole.types, whole.priority))]
+        self.parts = [whole.select(self._lowest(whole.types, whole.priority))]
         return self.parts[0]
 
-    def _kept(self, types: Tensor, priority: Tensor) -> Tensor:
+    def _lowest(self, types: Tensor, priority: Tensor) -> Tensor:
         size = self.settings.datastore_size
         return bottom_k(types, priority, size, min(self.settings.num_neighbors, size // self.number_of_types))

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, TokenClassificationPipeline
 
 from glode.corpora.schemes import PREFIXED
 from glode.errors import InputError
-from glode.metrics import Entity
+from glode.metrics import Entity, entities_of
 from glode.publishing.token_classifier import find_entities
 from glode.serving.tag import load_model, move
 from glode.teachers.tokens import load_token_classifier, takes_tokens
@@ -48,7 +48,7 @@ class SpanFinder:
         """(first word, length in words, type) of each sentence's entities."""
         how = (self.settings.batch_size, self.settings.threshold, self.settings.nested)
         found = cast(list[list[dict]], self.model.predict(sentences, self.tokenizer, *how))
-        return [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in entities] for entities in found]
+        return entities_of(found)
 
 
 class TokenFinder:

@@ -27,9 +27,13 @@ class GlodeCollator:
         window          [3]             the number of the window in its stream
         key             [3]             a number that no other window of either stream has
         own_start       [3]             its first owned word
+        target_spans    [spans]         the cells of the target rows' grids, one grid after the other, that are spans
         mlm_labels      [4, tokens]     the masked tokens; -100 elsewhere
+        mlm_places      [masked]        where they are, row after row
 
     With `first_position` (see `pack_encoder`) the rows of tokens are packed into one, see `pack_rows`.
+
+    Where spans and masked tokens are is said here, because a GPU that is asked for it has to be waited for.
 
     What is masked is a pure function of the seed, the epoch and the window.
 
@@ -66,11 +70,16 @@ class GlodeCollator:
         batch["span_mask"] = span_grid(number, start, end, words, self.max_span_length)
         batch |= {name: torch.tensor([row[name] for row in scored]) for name in ("is_target", "window", "key")}
         batch["own_start"] = start
+        batch["target_spans"] = batch["span_mask"][batch["is_target"]].flatten().nonzero()[:, 0]
         if "types" in scored[0]:
             batch["labels"] = self._labels(scored, batch["span_mask"])
         if self.first_position is None:
-            return batch | {"attention_mask": seen}
-        return pack_rows(batch, self.first_position, seen)
+            batch["attention_mask"] = seen
+        else:
+            batch = pack_rows(batch, self.first_position, seen)
+        if masked:
+            batch["mlm_places"] = (batch["mlm_labels"] != -100).flatten().nonzero()[:, 0]
+        return batch
 
     def masked(self, rows: Sequence[dict], indices: Sequence[int]) -> dict[str, Tensor]:
         """Masked rows alone, never packed, as the language model reads them: `input_ids`, `attention_mask` and `mlm_labels`

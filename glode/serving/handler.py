@@ -26,7 +26,8 @@ class EndpointHandler:
 
     def __init__(self, path: str = ""):
         device = 0 if torch.cuda.is_available() else -1
-        model, tokenizer = load_glode(path), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+        model = load_glode(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, config=model.config)  # without it, asks to run the model's code
         self.pipeline = GlodePipeline(model=model, tokenizer=tokenizer, device=device)
 
     def __call__(self, data: dict[str, Any]) -> list:

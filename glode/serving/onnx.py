@@ -52,7 +52,8 @@ class ExportArguments:
 
 
 def check_packages() -> None:
-    """
+    """Whether all is there that an export takes.
+
     Raises:
         InputError: a package is missing.
     """
@@ -64,7 +65,8 @@ def check_packages() -> None:
 
 
 def check_difference(worst: float) -> None:
-    """
+    """Whether the largest difference of the logits, a share of the largest one, is what rounding brings.
+
     Raises:
         InputError: the exported model computes something else.
     """

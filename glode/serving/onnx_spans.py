@@ -23,9 +23,9 @@ import modeling_glode
 from glode.corpora.reading import load_corpus
 from glode.errors import InputError
 from glode.features.reach import gold_entities
-from glode.metrics import entity_scores
+from glode.metrics import Entity, entities_of, entity_scores, of_known_types
 from glode.serving import handler
-from glode.serving.tag import load_model
+from glode.serving.tag import load_model, no_bars
 from modeling_glode import ONNX_FILE, GlodeModel, GlodeOnnxModel, collate_windows, encode_words, load_glode
 
 INPUTS = ("input_ids", "attention_mask", "first_token", "last_token", "word_shapes")
@@ -103,7 +103,8 @@ class SpanExport:
 
     def _write_graph(self) -> None:
         # Attention that is written out becomes products and a softmax, which ONNX Runtime knows how to fuse.
-        model = load_glode(self.name, attn_implementation="eager")
+        with no_bars():
+            model = load_glode(self.name, attn_implementation="eager")
         batch = self._batch(SENTENCES)
         rows, tokens, words = (torch.export.Dim(name, min=2, max=2**15) for name in ("batch", "tokens", "words"))
         width = {"input_ids": tokens, "attention_mask": tokens}
@@ -221,13 +222,13 @@ def measure(models: dict[str, GlodeModel], tokenizer, corpus: Dataset, batch_siz
     """Tag a labelled corpus with each model, by turns; a model's time is that of its fastest turn."""
     words, gold = list(corpus["words"]), gold_entities(corpus)
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    f1 = {}
+    found: dict[str, list[list[Entity]]] = {}
     for _ in range(TURNS):
         for name, model in models.items():
             start = time.perf_counter()
-            found = cast(list[list[dict]], model.predict(words, tokenizer, batch_size))
+            tagged = cast(list[list[dict]], model.predict(words, tokenizer, batch_size))
             seconds[name].append(time.perf_counter() - start)
-            entities = [[(e["start"], e["end"] - e["start"], e["entity_group"]) for e in row] for row in found]
-            f1[name] = entity_scores(gold, entities)["f1"]
+            found[name] = entities_of(tagged)
+    scores = {name: entity_scores(gold, of_known_types(gold, entities)) for name, entities in found.items()}
     number = sum(map(len, words))
-    return {name: Measured(f1[name], number / min(seconds[name])) for name in models}
+    return {name: Measured(scores[name]["f1"], number / min(seconds[name])) for name in models}

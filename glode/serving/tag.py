@@ -165,7 +165,7 @@ def load_model(name: str, device: str | None = None, dtype: str = "float32") -> 
             raise InputError(f"--model {name} is of the type {kind!r}. Give a model that run_crossner.py has trained.")
         with no_bars():
             model = load_glode(name, dtype=getattr(torch, dtype))
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, config=model.config)  # without it, asks to run the model's code
     except (OSError, KeyError, SafetensorError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model {name} cannot be loaded: {reason} Give a directory or a repository.") from error

@@ -1,4 +1,4 @@
-"""A chat model as a teacher: it is asked for the names of a sentence, and says them as JSON (the paper's Appendix C)."""
+"""A chat model as a teacher: it is asked for the names of a sentence, and says them as JSON (after the paper's Appendix C)."""
 
 import json
 import re

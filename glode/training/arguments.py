@@ -58,6 +58,12 @@ class GlodeTrainingArguments(TrainingArguments):
         },
     )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave a loss that is no number out of the log; that waits for a GPU twice a step."}
+    )
+    accelerator_config: dict | str | None = field(
+        default=None, metadata={"help": "Settings of Accelerate, as JSON or a file. Default: pinned batches travel unawaited."}
+    )
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin batches in memory for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator needs every column."})
 
@@ -245,6 +251,8 @@ class GlodeTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         """Raises InputError where arguments of denoising do not go together."""
+        if self.accelerator_config is None:  # from pinned memory the host need not wait until a batch is on the GPU
+            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
         super().__post_init__()
         if self.refine == "step" and (self.agreement or self.self_direction):
             raise InputError("--agreement and --self_direction judge all labels at once: they need --refine epoch.")

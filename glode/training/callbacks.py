@@ -75,7 +75,7 @@ class PatienceCallback(TrainerCallback):
     in the log, which a checkpoint carries: a resumed run counts on."""
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        patience = getattr(args, "early_stopping_patience", None)
+        patience = vars(args)["early_stopping_patience"]  # GlodeTrainingArguments have it
         metric = f"eval_{(args.metric_for_best_model or 'f1').removeprefix('eval_')}"
         scores = [entry[metric] for entry in state.log_history if metric in entry]
         if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:

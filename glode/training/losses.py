@@ -8,6 +8,7 @@ from torch import Tensor
 
 from glode.denoising.gathering import Gather, alone
 from glode.errors import InputError
+from glode.randomness import uniform
 
 
 def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -43,6 +44,15 @@ def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_sp
     if loss_reduction == "batch":
         return totals.sum() / span_mask.sum().clamp(min=1)
     return (totals / span_mask.sum((1, 2)).clamp(min=1)).mean()
+
+
+def contrastive(vectors: Tensor, types: Tensor, is_span: Tensor, outside_share: float, *salts: int) -> Tensor:
+    """`supervised_contrastive` over the entity spans of a batch and a share of its O spans: [..., D], [...], bool [...]. A GPU
+    has to be waited for once, to know how many these are."""
+    vectors, types, is_span = vectors.flatten(0, -2), types.flatten(), is_span.flatten()
+    lucky = uniform(is_span.cumsum(0) - 1, *salts) < outside_share
+    kept = (is_span & ((types != 0) | lucky)).nonzero().squeeze(1)
+    return supervised_contrastive(vectors[kept], types[kept])
 
 
 def supervised_contrastive(vectors: Tensor, types: Tensor, temperature: float = 0.07) -> Tensor:

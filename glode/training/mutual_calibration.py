@@ -1,7 +1,8 @@
 """Teachers that are calibrated on one another: a label is as sure as the other teachers agree with it. Needs no target label.
 
-Two models that differ by their seeds alone disagree about as often as one of them is wrong (Jiang et al., ICLR 2022, "Assessing
-Generalization of SGD via Disagreement"). What one teacher alone takes for an entity is seldom one.
+On text such as they have learnt from, two models that differ by their seeds alone disagree about as often as one of them is wrong
+(Jiang et al., ICLR 2022, "Assessing Generalization of SGD via Disagreement"). On other text they can be wrong together, which no
+agreement shows; but what one teacher alone takes for an entity is seldom one.
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ def check_trainer_options(training: TrainingArguments) -> None:
             f"one process with {training.n_gpu} GPUs would pair sentences of the two languages wrongly. Start one process a GPU: "
             "accelerate launch --multi_gpu run_crossner.py ..., or show it one GPU with CUDA_VISIBLE_DEVICES=0."
         )
-    _check_patience(getattr(training, "early_stopping_patience", None), training)
+    _check_patience(vars(training)["early_stopping_patience"], training)
     _check_trackers(training.report_to or [])
 
 

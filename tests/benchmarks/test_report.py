@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import report
 from common import RESULTS, read_rows, write_rows
-from report import Cells, by_pair, labels_by_epoch, over_pairs
+from report import Cells, by_pair, drawn, labels_by_epoch, over_pairs, picture_of_labels
 from study import Suite
 from support import ROOT
 
@@ -69,6 +69,15 @@ def test_source_models_alone_have_no_pictures(rows, tmp_path):
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| plain: source labels only | 52.0" in text and "study-smoke" not in text
     assert not list(tmp_path.rglob("study-*.png"))
+
+
+def test_a_picture_shows_what_is_measured_alone(rows):
+    suite = Suite("cpu")
+    mine = [row | {"suite": "cpu", "pair": "conll-en-es"} for row in rows]
+    open_gap = Cells(suite, [row for row in mine if row["variant"] != "supervised"], [])
+    assert list(drawn(open_gap)) == ["labels"]
+    assert [axis.get_title() for axis in picture_of_labels(open_gap).axes] == ["conll-en-es"]
+    assert list(drawn(Cells(suite, mine, []))) == ["labels", "gap"]
 
 
 GPU = ("sequential / step", "model FLOP utilisation", "synchronisations", "peak MB", "words a second")

@@ -134,6 +134,11 @@ def test_marks_between_sentences_are_no_words(tmp_path: Path, mark: str, rest: s
         assert entities_of(written(tmp_path / name, text)) == LENA
 
 
+def test_a_mark_with_a_tag_of_its_own_is_a_word(tmp_path: Path):
+    text = "<s> B-TAG\nbegins O\na O\nline O\n"
+    assert entities_of(written(tmp_path / "a.conll", text)) == [(["<s>", "begins", "a", "line"], [(0, 1, "TAG")])]
+
+
 def test_text_of_which_some_lines_end_in_tags(tmp_path: Path):
     path = written(tmp_path / "a.txt", "Lena B-PER\nlebt O\nin O\nKiel.\n")
     assert "3 of its first 4" in (message := message_of(path, labelled=False)) and "lines end in a tag such as O" in message

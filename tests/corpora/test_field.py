@@ -58,6 +58,14 @@ def test_a_sentence_above_its_characters(tmp_path: Path):
     assert entities_of(path) == [(["레", "나", "\ufffd", "킬"], [(0, 2, "PS"), (3, 1, "LC")])]
 
 
+def test_titles_in_a_script_without_spaces_are_text(tmp_path: Path):
+    titles = ["上海市人民政府", "北京大学图书馆", "世界卫生组织", "东京国立博物馆"] * 5
+    path = written(tmp_path / "a.txt", "".join(f"{title}\n" for title in titles))
+    assert len(entities_of(path, labelled=False)) == 20
+    words = written(tmp_path / "b.txt", "".join(f"{word}\n" for word in ["上海", "市", "的", "博物馆"] * 5))
+    assert "nearly every line is one word" in message_of(words, labelled=False)
+
+
 REFUSED_RECORDS = {
     "MRC-NER": (
         {"context": "Lena lebt", "span_position": ["0;0"], "entity_label": "PER"},

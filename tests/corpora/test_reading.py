@@ -155,7 +155,7 @@ def labelled_sentences(draw) -> list[tuple[list[str], list[tuple[int, int, str]]
     """One to four sentences with flat entities, some of which touch."""
     corpus = []
     for _ in range(draw(st.integers(1, 4))):
-        words = draw(st.lists(TEXTS.filter(lambda word: not is_mark(word)), min_size=1, max_size=6))
+        words = draw(st.lists(TEXTS.filter(lambda word: not is_mark([word])), min_size=1, max_size=6))
         entities, at = [], 0
         while at < len(words):
             length = draw(st.integers(1, len(words) - at))

@@ -42,7 +42,8 @@ def streams(corpus: Dataset, tokenizer) -> TwoStreams:
 
 def results(model: GlodeModel, batch: dict[str, Tensor]) -> list[Tensor]:
     """Scores and vectors of the spans, the loss of the language model, and all gradients."""
-    batch = {name: value for name, value in batch.items() if name not in ("is_target", "window", "key", "own_start")}
+    unread = ("is_target", "window", "key", "own_start", "target_spans")
+    batch = {name: value for name, value in batch.items() if name not in unread}
     spans = batch.pop("span_mask")
     output = model(**batch, return_projection=True)
     (output.loss + output.mlm_loss).backward()

@@ -25,7 +25,10 @@ def test_collated_shapes(streams: TwoStreams, tokenizer):
     shapes |= dict.fromkeys(("first_token", "last_token", "word_shapes"), (3, words))
     shapes |= {"span_mask": (3, words, 2), "labels": (3, words, 2), "own_start": (3,)}
     shapes |= {"is_target": (3,), "window": (3,), "key": (3,)}
+    mask, masked = batch["span_mask"][2].flatten(), (batch["mlm_labels"] != -100).flatten()
+    shapes |= {"target_spans": (int(mask.sum()),), "mlm_places": (int(masked.sum()),)}
     assert {name: tuple(value.shape) for name, value in batch.items()} == shapes
+    assert mask[batch["target_spans"]].all() and masked[batch["mlm_places"]].all()
     assert batch["is_target"].tolist() == [False, False, True] and batch["window"].tolist() == [0, 4, 3]
     assert batch["key"].tolist() == [-20, -16, 3]
     for i, row in enumerate([*rows, rows[2]]):

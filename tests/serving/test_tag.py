@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from glode.corpora.files import zstd
 from glode.corpora.reading import read_corpus
 from glode.errors import InputError
 from glode.serving import tag as tag_file
+from glode.serving.tag import load_model
 from modeling_glode import split_words
 
 LINES = ["Anna Berg lives in New York .", "", "  在北京\u3000Oslo ", "Rome " * 60, "Otto von Hagen flew to Oslo, then to Kiel!"]
@@ -240,6 +242,16 @@ def test_broken_characters_are_counted(directory, source, tmp_path, capsys):
     texts, found = 1, len(records(tmp_path / "whole.jsonl")[0]["entities"])
     error = capsys.readouterr().err
     assert f"{texts} texts, {found} entities" in error and error.endswith(" entities\n")
+
+
+def test_the_code_beside_a_model_is_not_run(directory, tmp_path):
+    """`glode tag` loads with its own code: a repository of others can do no harm."""
+    strange = shutil.copytree(directory, tmp_path / "strange")
+    for path in strange.glob("*.py"):
+        path.write_text("raise RuntimeError('code of the model was run')\n")
+    assert (strange / "modeling_glode.py").exists()
+    model, tokenizer = load_model(str(strange), "cpu")
+    assert model.predict(["Anna Berg lives here ."], tokenizer) is not None
 
 
 def test_loading_shows_no_bar_and_leaves_the_setting(directory, capsys):
