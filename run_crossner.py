@@ -24,9 +24,11 @@ from typing import Any
 
 from glode.errors import NothingSaved, run_command
 from glode.fast.products import faster_products
-from glode.run.arguments import PROGRAM, DataArguments, ModelArguments, RunArguments, parse_arguments
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.machine import use_all_cores
-from glode.run.pipeline import Run
+from glode.run.parsing import PROGRAM, parse_arguments
+from glode.run.pipeline import report, run_stages
+from glode.run.preparation import Preparation
 from glode.run.publishing import finish
 from glode.run.resuming import parts_in, remove_checkpoints
 from glode.run.terminal import quieten
@@ -70,10 +72,10 @@ def carry_out(
         training.hub_token = None
     quieten(training.log_level)
     use_all_cores()
-    run = Run(data, model, training, options, memory)  # reads and checks the corpora and the backbone, and tokenises
+    run = Preparation(data, model, training, options, memory)  # reads and checks corpora and backbone, and tokenises
     with faster_products():
-        run.stages()  # source model, its pseudo labels of the target text, target model, token classifier
-    run.report()  # metrics.json, tables
+        run_stages(run)  # source model, its pseudo labels of the target text, target model, token classifier
+    report(run)  # metrics.json, tables
     finish(run)  # the model's card and code; the Hub
     if run.main and not options.keep_checkpoints:
         remove_checkpoints(run.output)

@@ -25,7 +25,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from glode.errors import InputError
-from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments, parse_arguments
+from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments
+from glode.run.parsing import parse_arguments
 from glode.serving.tag import no_bars
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeModel

@@ -1,477 +1,166 @@
 """The stages of a run: source model, pseudo labels, target model and, where wanted, a token classifier."""
 
-import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset, concatenate_datasets
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, Trainer, set_seed
-from transformers.utils import logging
+from datasets import concatenate_datasets
 
-from glode.corpora.labels import parse_label_map
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.errors import InputError
-from glode.features.columns import list_lengths
-from glode.features.reach import gold_entities, reachable_entities
-from glode.features.strings import string_ids
 from glode.files import write_into, write_whole
-from glode.metrics import measure
-from glode.publishing.hub import copy_code
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
-from glode.run.arguments import DataArguments, ModelArguments, RunArguments, checkpoints, numbered
-from glode.run.backbone import aligned, fresh_model
-from glode.run.given_labels import Span, are_records, read_calibration, read_labels, read_records, write_labels, write_mean
+from glode.run.labelling import Labelling
+from glode.run.models import StageModels
+from glode.run.parts import numbered
 from glode.run.preparation import Preparation
-from glode.run.publishing import open_repository_or_go_on, write_run_card
-from glode.run.report import Stopwatch, console, say, show_results, write_metrics
-from glode.run.resuming import checkpoint_of, claim_output, finished_part, finished_run
-from glode.run.teacher_kinds import LABELS
-from glode.run.teachers import Labeller, decoded, entities_of, read_teacher, short_name, write_spans
-from glode.training.arguments import GlodeTrainingArguments
-from glode.training.assignment import empty_pseudo_labels
-from glode.training.calibration import Scaling
-from glode.training.head_warmup import fit_head, needs_warmup
-from glode.training.mutual_calibration import calibrate_on_each_other, mean_of
-from glode.training.progress import watch
+from glode.run.publishing import open_repository_or_go_on
+from glode.run.report import Stopwatch, say, show_results, write_metrics
+from glode.run.resuming import claim_output, finished_part, finished_run
+from glode.run.scoring import score, scores_of
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
 
-logger = logging.get_logger("glode")
 
+def run_stages(run: Preparation) -> None:
+    """Run the stages that the arguments ask for: the teachers, and round after round their labels and a target model.
 
-def training_steps(trainer: GlodeTrainer) -> int:
-    """Updates of the weights in a training, as the Trainer counts them."""
-    arguments = trainer.args
-    steps = -(-trainer.sampler.steps // arguments.gradient_accumulation_steps)
-    return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * steps)
-
-
-class Run(Preparation):
-    """One run: what is common to both stages, and the stages.
-
-    Attributes:
-        predictions: of the model that was scored last: corpus -> the entities of each sentence.
+    Raises:
+        InputError: the target stage alone lacks what it starts from; the output directory holds parts of another run.
     """
+    if run.options.stage == "target" and not run.options.teachers and not run.options.pseudo_labels:
+        raise InputError("--stage target needs --teachers or --pseudo_labels.")
+    if run.training.push_to_hub:
+        run.repository = open_repository_or_go_on(run)
+    claim_output(run.training, run.options, run.fingerprint)
+    Stages(run).run_all()
 
-    def __init__(
-        self,
-        data: DataArguments,
-        model: ModelArguments,
-        training: GlodeTrainingArguments,
-        run: RunArguments,
-        memory: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(data, model, training, run, memory)
-        self.repository = open_repository_or_go_on(self) if training.push_to_hub else None
-        self.predictions: dict[str, list] = {}
-        self.fitted_head: dict[str, torch.Tensor] | None = None
 
-    def stages(self) -> None:
-        """Run the stages that the arguments ask for: the teachers, and round after round their labels and a target model.
+class Stages:
+    """The stages of a run, one after the other."""
 
-        Raises:
-            InputError: the target stage alone lacks what it starts from.
-        """
-        if self.run.stage == "target" and not self.run.teachers and not self.run.pseudo_labels:
-            raise InputError("--stage target needs --teachers or --pseudo_labels.")
-        claim_output(self.training, self.run, self.fingerprint)
-        if before := finished_run(self.training, self.run):
+    def __init__(self, run: Preparation):
+        self.run, self.models = run, StageModels(run)
+        self.labelling = Labelling(run, self.models)
+
+    def run_all(self) -> None:
+        """The teachers, and round after round their labels and a target model; of a finished run the scores alone."""
+        options = self.run.options
+        if before := finished_run(self.run.training, options):
             self._finished_stages(before)
             return
-        labels_are_there = self.run.stage == "target" and self.run.pseudo_labels
+        labels_are_there = options.stage == "target" and options.pseudo_labels
         teachers: list[GlodeTrainer | Path] = [] if labels_are_there else self.source_stages()
-        if self.run.stage == "source":
+        if options.stage == "source":
             return
-        for number in range(1, self.run.rounds + 1):
+        for number in range(1, options.rounds + 1):
             teachers = [self.target_round(teachers, number)]
 
     def source_stages(self) -> list[GlodeTrainer | Path]:
         """The source models, one after the other. Of several, which memory may not hold at once, the directories."""
-        kinds = list(self.teacher_kinds.values()) or [None] * self.run.num_teachers
+        kinds = list(self.run.teacher_kinds.values()) or [None] * self.run.options.num_teachers
         if kinds == [None]:
             return [self.source_stage(1)[0]]
-        return [self.labels_of_other(number) if kind else self.source_stage(number)[1] for number, kind in enumerate(kinds, 1)]
-
-    def labels_of_other(self, number: int) -> Path:
-        """Let a teacher that is no model of ours label the target text, or take the labels that are there; its scores where gold
-        exists. Returns the file of its labels."""
-        assert self.run.teachers, "only they can be others"
-        watch, name = Stopwatch(), self.run.teachers[number - 1]
-        given = self.teacher_kinds[name] == LABELS
-        path = Path(name) if given else self.output / f"{numbered('teacher_labels', number)}.jsonl"
-        if self.main:
-            facts = {} if given else self._ask_teacher(name, path)
-            facts["scores"] = self._scores_of_labels(path) | facts.get("scores", {})
-            self.metrics.setdefault("teachers", []).append({"name": name, "kind": LABELS, **facts})
-        self.training.distributed_state.wait_for_everyone()
-        self.metrics["cost"][numbered("teacher", number)] = watch.read()
-        return path
-
-    def _ask_teacher(self, name: str, path: Path) -> dict[str, Any]:
-        """Write a teacher's labels of the target text to a file, unless they are there, and let it read the target test set.
-        Returns its kind, what it tells of itself, and its scores."""
-        labeller, corpora = Labeller(self, name), self.corpora
-        if there := finished_part(self.training, path.name):
-            say("labels", f"{there} is there already")
-        else:
-            say("labels", f"{short_name(name)} ({labeller.teacher.kind}) labels {len(corpora.target)} sentences")
-            write_spans(path, corpora.target["words"], labeller.label(corpora.target, corpora.rows["target"]))
-        scores = {}
-        if (test := corpora.target_test) is not None:
-            found = decoded(labeller.label(test, corpora.rows["target_test"]))
-            scores = self._score("test", test, self.features(test), found)
-        return {"kind": labeller.teacher.kind, **labeller.teacher.facts(), "scores": scores}
-
-    def _scores_of_labels(self, path: Path) -> dict[str, dict]:
-        """The scores of a teacher's labels on the target text itself, where that has gold entities."""
-        corpus = self.corpora.target
-        if not list_lengths(corpus, "types").any():
-            return {}
-        return self._score("target", corpus, self.target, entities_of(read_teacher(path, self), self.labels))
+        return [self.labelling.by_other(number) if kind else self.source_stage(number)[1] for number, kind in enumerate(kinds, 1)]
 
     def source_stage(self, number: int) -> tuple[GlodeTrainer, Path]:
         """Train a source model, or take the one that is there; its scores. Returns its trainer and its directory."""
+        run = self.run
         watch, name = Stopwatch(), numbered("source_model", number)
-        there = self.run.teachers[number - 1] if self.run.teachers else finished_part(self.training, name)
-        directory = Path(there or self.output / name)
+        there = run.options.teachers[number - 1] if run.options.teachers else finished_part(run.training, name)
+        directory = Path(there or run.output / name)
         if there:
-            self._say("source", f"{directory} is there already, and is not trained again")
-            trainer = self.trainer(self._load_teacher(directory), "source", number)
+            run.say("source", f"{directory} is there already, and is not trained again")
+            trainer = self.models.trainer(self.models.load(directory), "source", number)
         else:
-            self.heading("stage 1: source model" + _of(number, self.run.num_teachers))
-            trainer = self.trainer(self.fresh_model("source", number), "source", number)
-            self._train(trainer, "source", number)
-            self._save(trainer, write_whole(directory, owner=self.main), self.fingerprint.write)
-        self.metrics["cost"][numbered("source_stage", number)] = watch.read()
-        self.metrics[name] = self._scores(trainer)
+            run.heading("stage 1: source model" + _of(number, run.options.num_teachers))
+            trainer = self.models.trainer(self.models.fresh_model("source", number), "source", number)
+            self.models.train(trainer, "source", number)
+            self.models.save(trainer, write_whole(directory, owner=run.main), run.fingerprint.write)
+        run.metrics["cost"][numbered("source_stage", number)] = watch.read()
+        run.metrics[name] = scores_of(run, trainer)
         return trainer, directory
 
     def target_round(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> Path:
         """One round: the teachers label the target text, and a target model learns it. Returns its directory."""
-        directory = self.output if number == self.run.rounds else self.output / numbered("target_model", number)
-        if directory != self.output and finished_part(self.training, directory.name):
-            self._say("target", f"{directory} is there already, and is not trained again")
+        run = self.run
+        directory = run.output if number == run.options.rounds else run.output / numbered("target_model", number)
+        if directory != run.output and finished_part(run.training, directory.name):
+            run.say("target", f"{directory} is there already, and is not trained again")
             result = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         else:
-            result = self.target_stage(self.pseudo_labels(teachers, number), number, directory)
-        self.metrics |= result
-        if self.run.rounds > 1:
-            self.metrics.setdefault("rounds", []).append(result)
+            result = self.target_stage(self.labelling.pseudo_labels(teachers, number), number, directory)
+        run.metrics |= result
+        if run.options.rounds > 1:
+            run.metrics.setdefault("rounds", []).append(result)
         return directory
-
-    def pseudo_labels(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> PseudoLabels:
-        """The mean of the teachers' soft labels of the target text, or those that are there."""
-        watch, path = Stopwatch(), self.output / f"{numbered('pseudo_labels', number)}.safetensors"
-        given = self.run.pseudo_labels if number == 1 else None
-        if there := given or finished_part(self.training, path.name):
-            self._say("labels", f"{there} is there already")
-            labels = self._read_pseudo_labels(Path(there))
-            calibration = read_calibration(Path(there))
-        else:
-            labels, calibration = self._assign_pseudo_labels(teachers, number)
-            if self.main:
-                write_labels(labels, path, calibration)
-        if calibration:
-            told = {name: scaling._asdict() for name, scaling in calibration.items()}
-            self.metrics["calibration"] = self.metrics.get("calibration", {}) | told
-            shown = "; ".join(f"{name} {scaling.told}" for name, scaling in calibration.items())
-            self._say("noted", f"confidence is calibrated: {shown}")
-        self.metrics["cost"][numbered("pseudo_labels", number)] = watch.read()
-        return labels
-
-    def _assign_pseudo_labels(
-        self, teachers: Sequence[GlodeTrainer | Path], number: int
-    ) -> tuple[PseudoLabels, dict[str, Scaling]]:
-        """Let the teachers label the target text, one after the other; with --calibrate also their scalings, by name."""
-        named = self._named(teachers, number)
-        others = [path for _, path in named if isinstance(path, Path) and are_records(path)]
-        if self.run.calibrate == "teachers" and len(teachers) > 1:
-            each = [
-                self._mean_of_others([t]) if t in others else self._trainer_of(t).assign_pseudo_labels(self.target)
-                for t in teachers
-            ]
-            scalings = calibrate_on_each_other(each, self.target)
-            return mean_of(each, scalings), dict(zip((name for name, _ in named), scalings, strict=True))
-        labels = self._mean_of_others(others) if others else None
-        calibration: dict[str, Scaling] = {}
-        for before, (name, teacher) in enumerate(((name, t) for name, t in named if t not in others), len(others)):
-            trainer = self._trainer_of(teacher)
-            if self.run.calibrate == "dev":
-                calibration[name] = Scaling(trainer.fit_temperature())
-            labels = trainer.assign_pseudo_labels(self.target, calibration.get(name, Scaling()).temperature, labels, before)
-        assert labels is not None, "a round has a teacher or given labels"
-        return labels, calibration
-
-    def _named(self, teachers: Sequence[GlodeTrainer | Path], number: int) -> list[tuple[str, GlodeTrainer | Path]]:
-        """The teachers of a round with their names in metrics.json; says who they are."""
-        kind = "source" if number == 1 else "target"
-        if any(self.teacher_kinds.values()) and number == 1:
-            kind = "teacher" if len(teachers) == 1 else "teachers"
-            self._say("labels", f"those of {len(teachers)} {kind}" + (", of which the mean counts" if len(teachers) > 1 else ""))
-            names = [
-                numbered("teacher" if other else "source_model", i) for i, other in enumerate(self.teacher_kinds.values(), 1)
-            ]
-            return list(zip(names, teachers, strict=True))
-        who = f"the {kind} model labels" if len(teachers) == 1 else f"{len(teachers)} {kind} models label"
-        self._say("labels", f"{who} {len(self.corpora.target)} sentences")
-        several = range(1, len(teachers) + 1)
-        names = [numbered("source_model", i) if number == 1 else numbered("target_model", number - 1) for i in several]
-        return list(zip(names, teachers, strict=True))
-
-    def _trainer_of(self, teacher: GlodeTrainer | Path) -> GlodeTrainer:
-        """The trainer of a teacher that is a model of ours."""
-        return self.trainer(self._load_teacher(teacher), "source") if isinstance(teacher, Path) else teacher
-
-    def _mean_of_others(self, paths: Sequence[Path]) -> PseudoLabels:
-        """The mean of the labels in the files of teachers that are no models of ours."""
-        return self._labels_of([read_teacher(path, self) for path in paths])
 
     def target_stage(self, labels: PseudoLabels, number: int, directory: Path) -> dict[str, Any]:
         """Train a target model on the labels, which are refined meanwhile. Returns its scores, and the labels by epoch."""
-        self.heading("stage 2: target model" + _of(number, self.run.rounds, ", round"))
-        watch, last = Stopwatch(), number == self.run.rounds
-        trainer = self.trainer(self.fresh_model("target"), "target", number, labels)
-        self._train(trainer, "target", number)
+        run = self.run
+        run.heading("stage 2: target model" + _of(number, run.options.rounds, ", round"))
+        watch, last = Stopwatch(), number == run.options.rounds
+        trainer = self.models.trainer(self.models.fresh_model("target"), "target", number, labels)
+        self.models.train(trainer, "target", number)
         if last:
-            self._save(trainer, write_into(directory, owner=self.main))
-        self.metrics["cost"][numbered("target_stage", number)] = watch.read()
-        result = {"target_model": self._scores(trainer), "pseudo_labels": trainer.pseudo_label_history}
-        result |= {name: self.metrics[name] for name in ("calibration",) if name in self.metrics}
+            self.models.save(trainer, write_into(directory, owner=run.main))
+        run.metrics["cost"][numbered("target_stage", number)] = watch.read()
+        result = {"target_model": scores_of(run, trainer), "pseudo_labels": trainer.pseudo_label_history}
+        result |= {name: run.metrics[name] for name in ("calibration",) if name in run.metrics}
         if not last:
-            self._save(trainer, write_whole(directory, owner=self.main), partial(self._write_round, result))
-        elif self.run.export_token_classifier:
+            self.models.save(trainer, write_whole(directory, owner=run.main), partial(self._write_round, result))
+        elif run.options.export_token_classifier:
             self.token_classifier(trainer)
         return result
 
     def _write_round(self, result: Mapping, directory: Path) -> None:
         """What stands with the model of a round that is not the last."""
-        self.fingerprint.write(directory)
+        self.run.fingerprint.write(directory)
         write_metrics(result, directory)
 
     def _finished_stages(self, before: dict) -> None:
         """What a finished run has, with scores on the test sets that are given now."""
-        self.heading("finished before: nothing is left to train")
-        if self.run.stage == "all" and not any(self.teacher_kinds.values()):
+        run = self.run
+        run.heading("finished before: nothing is left to train")
+        if run.options.stage == "all" and not any(run.teacher_kinds.values()):
             self.source_stages()
-        trainer = self.trainer(GlodeModel.from_pretrained(self.output), "source")
-        self.metrics["target_model"] = self._scores(trainer)
+        trainer = self.models.trainer(GlodeModel.from_pretrained(run.output), "source")
+        run.metrics["target_model"] = scores_of(run, trainer)
         kept = ("pseudo_labels", "teachers", "token_classifier", "rounds", "calibration", "cost", "epochs")
-        self.metrics |= {name: before[name] for name in kept if name in before}
+        run.metrics |= {name: before[name] for name in kept if name in before}
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:
         """Train the built-in token classifier beside the target model, and score it as its users will call it."""
-        self.heading("token classifier")
+        run = self.run
+        run.heading("token classifier")
         watch = Stopwatch()
-        directory, epochs = self.output / "token_checkpoints", self.run.token_classifier_epochs
-        arguments = self._arguments(output_dir=str(directory), num_train_epochs=epochs, push_to_hub=False)
-        labelled = [corpus for corpus in (self.corpora.source, self.corpora.target_train) if corpus is not None]
-        data = (concatenate_datasets(labelled), self.corpora.dev, self.corpora.target)
-        entities = teacher.pseudo_entities(len(self.corpora.target))
-        trainer = train_token_classifier(self.path, teacher.model, self.tokenizer, arguments, *data, entities)
-        directory = self.output / "token_classifier"
-        self._save(trainer, write_whole(directory, owner=self.main))
-        self.metrics["cost"]["token_classifier"] = watch.read()
-        scores = self.metrics["token_classifier"] = {}
-        for name, corpus in {"dev": self.corpora.dev, "test": self.corpora.target_test}.items():
+        directory, epochs = run.output / "token_checkpoints", run.options.token_classifier_epochs
+        arguments = self.models.arguments(output_dir=str(directory), num_train_epochs=epochs, push_to_hub=False)
+        labelled = [corpus for corpus in (run.corpora.source, run.corpora.target_train) if corpus is not None]
+        data = (concatenate_datasets(labelled), run.corpora.dev, run.corpora.target)
+        entities = teacher.pseudo_entities(len(run.corpora.target))
+        trainer = train_token_classifier(run.path, teacher.model, run.tokenizer, arguments, *data, entities)
+        directory = run.output / "token_classifier"
+        self.models.save(trainer, write_whole(directory, owner=run.main))
+        run.metrics["cost"]["token_classifier"] = watch.read()
+        scores = run.metrics["token_classifier"] = {}
+        for name, corpus in {"dev": run.corpora.dev, "test": run.corpora.target_test}.items():
             if corpus is not None:
-                found = predict_entities(directory, corpus, self.config.max_tokens, self.training.device)
-                scores |= self._score(name, corpus, self.features(corpus), found)
+                found = predict_entities(directory, corpus, run.config.max_tokens, run.training.device)
+                scores |= score(run, name, corpus, run.features(corpus), found)
 
-    def report(self) -> None:
-        """The results as metrics.json and as tables on the terminal."""
-        if self.main:
-            scored = self.run.stage == "source" and self.run.teachers and (self.output / "metrics.json").exists()
-            # Scores of a model that was there already do not take the place of those of the run that trained it.
-            path = write_metrics(self.metrics, self.output, "scores.json" if scored else "metrics.json")
-            show_results(self.metrics, self.data)
-            say("model", str(self.model_directory))
-            say("results", str(path))
 
-    # ---------------------------------------------------------------------------------------------------- models, trainers
-
-    def fresh_model(self, stage: str, number: int = 1) -> GlodeModel:
-        """The same initial model for both stages and on all processes, but that further teachers have other heads; a fresh
-        language model's head is fitted for a stage that reads with it."""
-        set_seed(self._seed(stage, number))
-        model = fresh_model(self.path, self.config, self.model_arguments.attn_implementation)
-        if needs_warmup(model, self.training, stage):
-            self._fit_head(model)
-        return model
-
-    def _fit_head(self, model: GlodeModel) -> None:
-        """Fit a language model's head that the encoder came without, once a run, or say that there is none."""
-        steps = self.training.mlm_head_warmup_steps
-        if self.fitted_head:
-            model.mlm_head.load_state_dict(self.fitted_head)
-        elif steps:
-            losses = fit_head(model, self.tokenizer, self.source, self.target, self.training)
-            self.fitted_head = {name: tensor.cpu() for name, tensor in model.mlm_head.state_dict().items()}
-            self._say("language", f"a fresh head is fitted for {steps} steps: loss {losses[0]:.2f}, then {losses[-1]:.2f}")
-        elif self.fitted_head is None:
-            self.fitted_head = {}
-            self._say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")
-
-    def _seed(self, stage: str, number: int) -> int:
-        """Teachers differ by their seeds, which follow one another; all rounds have the same one."""
-        return (self.training.seed + (number - 1 if stage == "source" else 0)) % 2**32
-
-    def trainer(self, model: GlodeModel, stage: str, number: int = 1, pseudo_labels: PseudoLabels | None = None) -> GlodeTrainer:
-        """The trainer of a stage, "source" or, with pseudo labels, "target"; `number` says which teacher or round."""
-        epochs = self.training.num_train_epochs
-        if stage == "source" and self.training.source_num_train_epochs is not None:
-            epochs = self.training.source_num_train_epochs
-        directory = self.output / checkpoints(stage, number)
-        is_result = stage == self.last_stage and number == (1 if stage == "source" else self.run.rounds)
-        pushes = self.repository is not None and is_result and self.training.hub_strategy != "end"
-        if pushes and self.main:
-            copy_code(directory)  # a push in the middle of training must be loadable
-            write_run_card(self, directory)
-        changes = {"output_dir": str(directory), "num_train_epochs": epochs, "seed": self._seed(stage, number)}
-        arguments = self._arguments(**changes, push_to_hub=pushes, hub_model_id=self.repository)
-        references = gold_entities(self.corpora.target) if list_lengths(self.corpora.target, "types").any() else None
-        trainer = GlodeTrainer(
-            model,
-            arguments,
-            self.tokenizer,
-            source=self.source if pseudo_labels is None else self.labelled,
-            target=self.target,
-            dev=self.dev,
-            dev_references=gold_entities(self.corpora.dev),
-            pseudo_labels=pseudo_labels,
-            target_references=references,
-            languages=self.corpora.by_language("target"),
-            source_languages=None if pseudo_labels is None else self.source_languages,
-            target_strings=self._target_strings() if pseudo_labels is not None else None,
-        )
-        watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))
-        return trainer
-
-    def _target_strings(self) -> torch.Tensor | None:
-        """Which target spans are the same string, where that is asked for."""
-        return string_ids(self.corpora.target, self.target, self.length) if self.training.agreement else None
-
-    def _arguments(self, **changes: Any) -> GlodeTrainingArguments:
-        return dataclasses.replace(self.training, **changes)
-
-    def _save(
-        self, trainer: Trainer, place: AbstractContextManager[Path], write_more: Callable[[Path], None] | None = None
-    ) -> None:
-        """Save a trainer's model and tokenizer, and what stands with them, whole or not at all; all processes take part."""
-        with place as directory:
-            trainer.accelerator.wait_for_everyone()  # what a killed run has left there is gone by now
-            trainer.save_model(str(directory), _internal_call=True)  # the end of the run pushes it, with its card
-            if write_more and self.main:
-                write_more(directory)
-        trainer.accelerator.wait_for_everyone()
-
-    def _train(self, trainer: GlodeTrainer, stage: str, number: int) -> None:
-        """Train a stage, from its newest checkpoint where the run is resumed.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
-        """
-        self._fit_warmup(trainer, stage)
-        checkpoint = checkpoint_of(self.training, stage, number)
-        if self.main:
-            self.fingerprint.write(self.output / checkpoints(stage, number))
-            if checkpoint:
-                console.print(f"goes on from {checkpoint}")
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        self.metrics["epochs"][numbered(stage, number)] = trainer.state.epoch
-        if trainer.interrupt.interrupted:
-            raise KeyboardInterrupt
-
-    def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
-        """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
-        warmup, steps = trainer.args.warmup_steps, training_steps(trainer)
-        if not self.run.warmup_is_given and warmup > (most := steps // 10):
-            trainer.args.warmup_steps = most
-            self._say("noted", f"the {stage} stage has {steps} steps: its warm-up takes {most} of them, not {warmup:g}")
-        elif self.run.warmup_is_given and warmup > steps / 2 and self.main:
-            logger.warning(
-                f"--warmup_steps {warmup:g} is more than half of the {steps} steps of the {stage} stage: the learning rate is at "
-                "its peak for a moment at best. Give fewer, or more epochs."
-            )
-
-    def _load_teacher(self, directory: Path) -> GlodeModel:
-        """A model that was trained before.
-
-        Raises:
-            InputError: it cannot be loaded, or is none of this run's backbone, types and span length.
-        """
-        try:
-            model = aligned(GlodeModel.from_pretrained(directory))
-            tokenizer = AutoTokenizer.from_pretrained(directory, config=model.config)  # else asks whether to run code
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(
-                f"--teachers {directory} cannot be loaded ({str(error).splitlines()[0]}). Give a source_model directory "
-                "that run_crossner.py has written."
-            ) from error
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
-            raise InputError(
-                f"--teachers {directory} has another vocabulary than the backbone {self.path}. Train it on this backbone."
-            )
-        found = (model.config.max_span_length, list(model.config.id2label.values()))
-        if found != (self.length, self.labels):
-            raise InputError(
-                f"--teachers {directory} has L = {found[0]} and types {found[1]}; this run needs "
-                f"L = {self.length} and {self.labels}. Give --max_span_length {found[0]}, or a model of these types."
-            )
-        return model
-
-    def _read_pseudo_labels(self, path: Path) -> PseudoLabels:
-        """Pseudo labels that were made before, see `read_labels` and `read_records`."""
-        if are_records(path):
-            mapping = parse_label_map(self.data.label_map) if self.data.label_map else {}
-            return self._labels_of([read_records(path, self.corpora.target, self.labels, mapping)])
-        labels = self._empty_labels()
-        read_labels(path, labels, self.fingerprint)
-        return labels
-
-    def _empty_labels(self) -> PseudoLabels:
-        wait_for_everyone = self.training.distributed_state.wait_for_everyone
-        return empty_pseudo_labels(self.target, self.config, self.training, wait_for_everyone)
-
-    def _labels_of(self, of_teachers: Sequence[list[list[Span]]]) -> PseudoLabels:
-        """The mean of teachers' spans as soft labels; says what of them the labels do not hold."""
-        labels = self._empty_labels()
-        held, there = write_mean(labels, of_teachers, self.target)
-        if held < there:
-            told = (
-                f"{there - held} of {there} entities are left out: longer than L = {self.length}, or with a border within a word"
-            )
-            self._say("noted", told)
-        return labels
-
-    # ------------------------------------------------------------------------------------------------------------- scores
-
-    def _scores(self, trainer: GlodeTrainer) -> dict[str, dict]:
-        """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}; with several
-        target languages also "test_de" and so on."""
-        corpora = {"dev": self.corpora.dev, "source_test": self.corpora.source_test, "test": self.corpora.target_test}
-        scores: dict[str, dict] = {}
-        for name, corpus in corpora.items():
-            if corpus is not None:
-                windows = self.features(corpus)
-                found = self.predictions[name] = trainer.predict_entities(windows, len(corpus))
-                scores |= self._score(name, corpus, windows, found)
-        return scores
-
-    def _score(self, name: str, corpus: Dataset, windows: Dataset, found: list) -> dict[str, dict]:
-        """Both protocols' scores, on the types that the corpus has; of each target language too, where there are several."""
-        gold, reachable = gold_entities(corpus), reachable_entities(corpus, windows, self.length)
-        parts = {name: slice(None)}
-        if name == "test":
-            rows = self.corpora.by_language("target_test").items()
-            parts |= {f"test_{language}": slice(part.start, part.stop) for language, part in rows}
-        return {part: measure(gold[at], found[at], reachable[at]) for part, at in parts.items()}
+def report(run: Preparation) -> None:
+    """The results as metrics.json and as tables on the terminal."""
+    if run.main:
+        scored = run.options.stage == "source" and run.options.teachers and (run.output / "metrics.json").exists()
+        # Scores of a model that was there already do not take the place of those of the run that trained it.
+        path = write_metrics(run.metrics, run.output, "scores.json" if scored else "metrics.json")
+        show_results(run.metrics, run.data)
+        say("model", str(run.model_directory))
+        say("results", str(path))
 
 
 def _of(number: int, total: int, what: str = "") -> str:

@@ -14,8 +14,9 @@ from glode.corpora.labels import count_repeated, label_names
 from glode.features.columns import numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
-from glode.run.arguments import DataArguments, ModelArguments, RunArguments, recipe_name
+from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.backbone import glode_config, load_backbone
+from glode.run.config import recipe_name
 from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
@@ -49,6 +50,7 @@ class Preparation:
     Args:
         memory: corpora that are no files, see `load_corpora`.
     Attributes:
+        data, model_arguments, training, options: what the run is told.
         corpora: see `Corpora`; entities of types that the source lacks are dropped from the target's.
         path, tokenizer: of the backbone.
         labels: "O" and the types.
@@ -71,20 +73,20 @@ class Preparation:
         data: DataArguments,
         model: ModelArguments,
         training: GlodeTrainingArguments,
-        run: RunArguments,
+        options: RunArguments,
         memory: Mapping[str, Any] | None = None,
     ):
-        self.data, self.model_arguments, self.training, self.run = data, model, training, run
+        self.data, self.model_arguments, self.training, self.options = data, model, training, options
         self.output = Path(training.output_dir)
         self.main = training.process_index == 0
         self.repository: str | None = None
         check_writable(self.output)
         self._say_languages()
-        self.teacher_kinds = kinds_of(run)
-        labels_are_given = bool(run.pseudo_labels) or LABELS in self.teacher_kinds.values()
+        self.teacher_kinds = kinds_of(options)
+        labels_are_given = bool(options.pseudo_labels) or LABELS in self.teacher_kinds.values()
         with training.main_process_first(desc="reading the corpora"):
             self.corpora = load_corpora(data, memory, self._types_of_others(), labels_are_given)
-            self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
+            self.path, self.tokenizer = load_backbone(model, self.corpora, options.model_cache)
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
         if self.main:
@@ -92,7 +94,7 @@ class Preparation:
         label_names(self.corpora.source)  # an entity in the development set alone is not enough
         check_dev(self.corpora.source, self.corpora.dev)
         self.labels = label_names(self.corpora.source, self.corpora.dev)
-        self.last_stage = "source" if run.stage == "source" else "target"
+        self.last_stage = "source" if options.stage == "source" else "target"
         self.length = model.max_span_length or self._choose_length()
         for name in ("target", "source_test", "target_test"):
             if (corpus := getattr(self.corpora, name)) is not None:
@@ -102,9 +104,9 @@ class Preparation:
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
             self.labelled, self.source_languages = self._with_target_train()
-        self.fingerprint = fingerprint_of(self.corpora, model, training, run, self.labels, self.length)
+        self.fingerprint = fingerprint_of(self.corpora, model, training, options, self.labels, self.length)
         self.metrics: dict[str, Any] = {
-            "arguments": {"data": vars(data), "model": vars(model), "run": vars(run), "seed": training.seed},
+            "arguments": {"data": vars(data), "model": vars(model), "run": vars(options), "seed": training.seed},
             "corpora": summaries,
             "labels": self.labels,
             "max_span_length": self.length,
@@ -118,7 +120,7 @@ class Preparation:
         """Where the run's last model goes."""
         if self.last_stage == "target":
             return self.output
-        return Path(self.run.teachers[0]) if self.run.teachers else self.output / "source_model"
+        return Path(self.options.teachers[0]) if self.options.teachers else self.output / "source_model"
 
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
@@ -143,11 +145,11 @@ class Preparation:
             return {}
         taken, weight, test = self.corpora.taken_out, self.training.target_train_weight, self.corpora.target_test
         facts = {"sentences": len(corpus), "weight": weight, "taken_out": len(taken) if taken else 0}
-        self._say("noted", f"{len(corpus)} labelled target sentences join the target stage, each with the weight {weight:g}")
+        self.say("noted", f"{len(corpus)} labelled target sentences join the target stage, each with the weight {weight:g}")
         if taken:
-            self._say("", f"{len(taken)} sentences of the unlabelled text are the same, and are taken out there")
-        elif self.run.pseudo_labels:
-            self._say("", "those that the target text has as well stay there, as --pseudo_labels are of all of it")
+            self.say("", f"{len(taken)} sentences of the unlabelled text are the same, and are taken out there")
+        elif self.options.pseudo_labels:
+            self.say("", "those that the target text has as well stay there, as --pseudo_labels are of all of it")
         if self.main and test and (both := count_repeated(test, corpus)):
             logger.warning(f"--target_train has {both} of the sentences of --target_test: its scores will be too good.")
         return {"target_train": facts}
@@ -156,7 +158,7 @@ class Preparation:
         """The types of labels and teachers that others have made, which --label_map may rename; None where any may be."""
         if not self.data.label_map:
             return set()
-        path, types = Path(self.run.pseudo_labels or ""), types_of_teachers(self.teacher_kinds)
+        path, types = Path(self.options.pseudo_labels or ""), types_of_teachers(self.teacher_kinds)
         return types if types is None or not are_records(path) else types | types_in_records(path)
 
     def _say_what(self) -> None:
@@ -184,21 +186,21 @@ class Preparation:
         """Which languages are not named by a code; configurations on the Hub have names of their own."""
         for name in [] if self.data.dataset_name else [self.data.source_lang, *self.data.target_languages]:
             if note := language_note(name):
-                self._say("noted", note)
+                self.say("noted", note)
 
     def _settings(self) -> str:
         """The recipe, and what it and the command line have chosen."""
-        training, config = self.training, self.run.config
+        training, config = self.training, self.options.config
         recipe = f"recipe {name}" if (name := recipe_name(config)) else config or "defaults"
         source = training.source_num_train_epochs or training.num_train_epochs
         length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{source:g} + {training.num_train_epochs:g} epochs"
         chosen = f"{length}, learning rate {training.learning_rate:g}, batch {training.per_device_train_batch_size}"
-        return f"{self.run.config_reason or recipe}; {chosen}"
+        return f"{self.options.config_reason or recipe}; {chosen}"
 
     def _refinement_note(self) -> str | None:
         """What does not happen in a target stage of so few epochs."""
         training, epochs = self.training, self.training.num_train_epochs
-        if self.run.stage == "source" or training.max_steps > 0 or refines(training, epochs):
+        if self.options.stage == "source" or training.max_steps > 0 or refines(training, epochs):
             return None
         if not moves_labels(training):
             return None
@@ -224,7 +226,8 @@ class Preparation:
             say("spans", f"up to L = {self.length} words; gold entities out of reach: {text}")
         return shares
 
-    def _say(self, name: str, text: str) -> None:
+    def say(self, name: str, text: str) -> None:
+        """A line on the terminal, where this process speaks."""
         if self.main:
             say(name, text)
 

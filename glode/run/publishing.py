@@ -12,10 +12,11 @@ from transformers.utils import logging
 from glode.errors import InputError
 from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
-from glode.run.arguments import RunArguments, numbered
+from glode.run.arguments import RunArguments
 from glode.run.corpora import files_by_language
 from glode.run.embedded import DEMO_BACKBONE
 from glode.run.given_labels import are_records
+from glode.run.parts import numbered
 from glode.run.preparation import Preparation, refines
 from glode.run.report import part_names, say
 
@@ -28,13 +29,13 @@ def finish(run: Preparation) -> None:
     Raises:
         InputError: the Hub cannot be reached or refuses. All files are written by then.
     """
-    if not run.main or (run.last_stage == "source" and run.run.teachers):  # which is somebody else's
+    if not run.main or (run.last_stage == "source" and run.options.teachers):  # which is somebody else's
         return
     directory = run.model_directory
     copy_code(directory)
     make_portable(directory)
     write_run_card(run, directory)
-    tokens = run.output / "token_classifier" if run.run.export_token_classifier else None
+    tokens = run.output / "token_classifier" if run.options.export_token_classifier else None
     if tokens:
         make_portable(tokens)
         write_tokens_card(run, tokens)
@@ -78,7 +79,7 @@ def write_tokens_card(run: Preparation, directory: Path) -> None:
 
 def card_facts(run: Preparation) -> CardFacts:
     """What the cards tell of a run, as far as it has come."""
-    data, training, metrics, options = run.data, run.training, run.metrics, run.run
+    data, training, metrics, options = run.data, run.training, run.metrics, run.options
     names, languages = part_names(data), data.target_languages
     repository = run.repository or training.hub_model_id
     scores = metrics.get(f"{run.last_stage}_model", {})

@@ -9,8 +9,9 @@ from transformers.utils import logging
 
 from glode.errors import InputError
 from glode.files import remove
-from glode.run.arguments import RunArguments, checkpoints
+from glode.run.arguments import RunArguments
 from glode.run.fingerprint import Fingerprint, check_parts
+from glode.run.parts import checkpoints
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.checkpoints import damage, newest_checkpoint
 from trainer_glode import DENOISING_STATE

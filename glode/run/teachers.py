@@ -12,7 +12,7 @@ from glode.errors import InputError
 from glode.features.reach import gold_entities
 from glode.files import write_whole
 from glode.metrics import Entity
-from glode.run.arguments import parse_price
+from glode.run.checks import parse_price
 from glode.run.given_labels import Span, read_records
 from glode.run.preparation import Preparation
 from glode.run.report import say
@@ -38,15 +38,15 @@ class Labeller:
         self.run, self.name, self.types = run, name, run.labels[1:]
         named = {old: new for old, new in run.corpora.names_of_teachers.items() if new in self.types}
         asked = named | {kind: kind for kind in self.types if kind not in named.values()}
-        price, training = run.run.teacher_price, run.training
+        price, training = run.options.teacher_price, run.training
         settings = TeacherSettings(
             asked=asked,
             examples=_examples(run.corpora.source, {ours: old for old, ours in asked.items()}),
             device=training.device,
             batch_size=training.per_device_eval_batch_size,
-            requests=run.run.teacher_requests,
+            requests=run.options.teacher_requests,
             price=parse_price(price) if price else None,
-            cache=Path(run.run.model_cache).expanduser() / "answers.sqlite",
+            cache=Path(run.options.model_cache).expanduser() / "answers.sqlite",
             quiet=bool(training.disable_tqdm),
         )
         self.teacher: Teacher = load_teacher(name, settings)
@@ -107,7 +107,7 @@ def write_spans(path: Path, words: Sequence[Sequence[str]], spans: Sequence[Sequ
 
 def read_teacher(path: Path, run: Preparation) -> list[list[Span]]:
     """The spans of each target sentence in a teacher's labels; of a file that is given, --label_map renames the types."""
-    given = str(path) in (run.run.teachers or ()) and run.data.label_map
+    given = str(path) in (run.options.teachers or ()) and run.data.label_map
     return read_records(path, run.corpora.target, run.labels, parse_label_map(given) if given else {})
 
 

@@ -12,7 +12,9 @@ from support import ROOT
 from transformers import XLMRobertaConfig
 
 from glode.command import COMMANDS
-from glode.run.arguments import KINDS, RECIPES, argument_groups, parse_arguments
+from glode.run.arguments import KINDS
+from glode.run.config import RECIPES
+from glode.run.parsing import argument_groups, parse_arguments
 from glode.training.arguments import GlodeTrainingArguments
 
 ARGUMENTS = [field.name for kind in KINDS for field in dataclasses.fields(kind) if field.init]

@@ -22,8 +22,9 @@ from transformers import CanineConfig, CanineTokenizer, PreTrainedTokenizerFast
 import run_crossner
 from glode.corpora import hub
 from glode.errors import InputError
-from glode.run.arguments import DataArguments, parse_arguments
+from glode.run.arguments import DataArguments
 from glode.run.corpora import load_corpora
+from glode.run.parsing import parse_arguments
 from glode.run.report import say, show_results, write_metrics
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

@@ -13,7 +13,7 @@ from support.world import tiny_encoder_config
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import run_crossner
-from glode.run.arguments import parse_price
+from glode.run.checks import parse_price
 from glode.run.given_labels import read_calibration
 
 pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")

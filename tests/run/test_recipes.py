@@ -12,8 +12,10 @@ from support.world import tiny_encoder_config
 from transformers import AutoModelForMaskedLM
 
 import run_crossner
-from glode.run.arguments import KINDS, RECIPES, argument_groups, parse_arguments
-from glode.run.pipeline import Run
+from glode.run.arguments import KINDS
+from glode.run.config import RECIPES
+from glode.run.models import StageModels
+from glode.run.parsing import argument_groups, parse_arguments
 
 ARMS = ("paper", "authors", "small")
 # Beside the options of the method, what a result depends on.
@@ -143,8 +145,9 @@ def test_a_warmup_fits_a_short_stage(wanted: int, given: bool, steps: int, taken
     said = []
     args = SimpleNamespace(warmup_steps=wanted, max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=2)
     trainer = SimpleNamespace(args=args, sampler=SimpleNamespace(steps=steps - 1))
-    run = SimpleNamespace(run=SimpleNamespace(warmup_is_given=given), main=True, _say=lambda *words: said.append(words))
-    Run._fit_warmup(run, trainer, "source")
+    options = SimpleNamespace(warmup_is_given=given)
+    run = SimpleNamespace(options=options, main=True, say=lambda *words: said.append(words))
+    StageModels(run)._fit_warmup(trainer, "source")
     assert trainer.args.warmup_steps == taken and bool(said) == (taken < wanted)
     assert ("is more than half of the 24 steps of the source stage" in caplog.text) == warned
     assert not warned or " is more than half of the " in caplog.text

@@ -3,7 +3,7 @@
 import pytest
 
 from glode.errors import InputError
-from glode.run.arguments import parse_arguments
+from glode.run.parsing import parse_arguments
 from glode.training import options
 from glode.training.arguments import GlodeTrainingArguments
 

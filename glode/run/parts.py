@@ -1,0 +1,11 @@
+"""What the parts of a run are called in its output directory."""
+
+
+def numbered(name: str, number: int) -> str:
+    """How the parts of several teachers and rounds are called: source_model, source_model_2, and so on."""
+    return name if number == 1 else f"{name}_{number}"
+
+
+def checkpoints(stage: str, number: int) -> str:
+    """The directory of a stage's checkpoints: source_checkpoints, source_2_checkpoints, and so on."""
+    return f"{numbered(stage, number)}_checkpoints"
