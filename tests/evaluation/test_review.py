@@ -16,7 +16,8 @@ import run_crossner
 from glode.command import main
 from glode.corpora.reading import load_corpus
 from glode.errors import InputError
-from glode.evaluation.review import Reviewed, choose, doubts, interface, task
+from glode.evaluation.doubts import Reviewed, choose, doubts
+from glode.evaluation.review_tasks import interface, task
 from glode.features.reach import gold_entities
 
 pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")
