@@ -1,23 +1,30 @@
-"""What the benchmarks share: results as one table each, samples of corpora, a meter of time and memory, tables and bars.
+"""What the benchmarks share: results as one table each, samples of corpora, tables and bars.
 
 A benchmark's results are rows of `benchmarks/results/NAME.csv`; RESULTS.md is written from these files by benchmarks/report.py.
+Whoever imports this can import the project's modules.
 """
 
+import argparse
 import csv
 import gzip
 import platform
 import random
+import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "faiss-cpu")
 Row = dict[str, str]
+
+
+def options_of(text: str | None) -> argparse.ArgumentParser:
+    """The command line of a program, with its docstring as the help."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
 
 def read_rows(name: str, directory: Path | None = None) -> list[Row]:
@@ -49,6 +56,13 @@ def machine() -> Row:
     return {"cpu": cpu, "versions": ", ".join(versions)}
 
 
+def resident(kind: str) -> float:
+    """MB of RssAnon (now) or VmHWM (at most so far) of this process; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    return int(lines[kind].split()[0]) / 1024 if kind in lines else 0.0
+
+
 def sample(corpora: Path, name: str, number: int | None, target: Path, skip: int = 0) -> Path:
     """`number` sentences (None: all; all there are where fewer) of a shuffled column file, NAME.iob2.gz or NAME.iob2, after those
     that are skipped; written to the directory `target`.
@@ -70,51 +84,21 @@ def sample(corpora: Path, name: str, number: int | None, target: Path, skip: int
     return path
 
 
-def resident(kind: str) -> float:
-    """MB of RssAnon, RssFile, VmRSS or VmHWM of this process; 0 where the system does not tell."""
-    status = Path("/proc/self/status")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    return int(lines[kind].split()[0]) / 1024 if kind in lines else 0.0
-
-
-class Meter:
-    """Seconds, and the highest resident memory in MB above the start, of each part of a run."""
-
-    def __init__(self):
-        self.start, self.part = resident("RssAnon"), None
-        self.seconds: dict[str, float] = {}
-        self.peaks: dict[str, float] = {}
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            if (part := self.part) is not None:
-                self._look(part)
-            time.sleep(0.01)
-
-    def _look(self, part: str) -> None:
-        self.peaks[part] = max(self.peaks.get(part, 0.0), resident("RssAnon") - self.start)
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        self.part, start = part, time.perf_counter()
-        yield
-        self.seconds[part] = time.perf_counter() - start
-        self.part = None
-        self._look(part)
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, its first column to the left."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows)) + "\n"
 
 
+def is_met(figure: float, relation: str, bar: float) -> bool:
+    """Whether a figure is at most ("<=") or at least (">=") what is asked for."""
+    return figure <= bar if relation == "<=" else figure >= bar
+
+
 def print_bars(bars: Iterable[tuple[str, float, str, float]]) -> bool:
-    """Say of each (name, figure, "<=" or ">=", bar) whether it is met; gives whether all are."""
-    good = True
+    """Say of each (name, figure, relation, bar) whether it is met; gives whether all are."""
+    met = []
     for name, figure, relation, bar in bars:
-        met = figure <= bar if relation == "<=" else figure >= bar
-        good &= met
-        print(f"{'met   ' if met else 'MISSED'} {name}: {figure:.3g} ({relation} {bar:g})")
-    return good
+        met.append(is_met(figure, relation, bar))
+        print(f"{'met   ' if met[-1] else 'MISSED'} {name}: {figure:.3g} ({relation} {bar:g})")
+    return all(met)

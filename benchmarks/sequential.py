@@ -12,43 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from modeling_glode import GlodeModel, collate_windows, span_grid
+from trainer_glode import GlodeTrainer
 
 
 class SequentialStep:
-    """One step after the other on the same model.
+    """One step after the other.
 
     Args:
-        model: the project's model.
-        tokenizer: its tokenizer.
-        soft: [words, length, types] for each target window, its pseudo labels.
-        stored, types: the datastore's vectors [stored, D] and their types [stored].
-        neighbors: K.
+        trainer: the project's, in its target stage; its pseudo labels are copied, its datastore's vectors are searched.
+        model: takes the steps.
     """
 
-    def __init__(
-        self,
-        model: GlodeModel,
-        tokenizer: PreTrainedTokenizerBase,
-        soft: list[Tensor],
-        stored: Tensor,
-        types: Tensor,
-        neighbors: int,
-        mlm_probability: float = 0.25,
-        mlm_weight: float = 1e-3,
-        beta: float = 0.9,
-        prototype_decay: float = 0.99,
-    ):
-        self.model, self.tokenizer, self.soft, self.types, self.neighbors = model, tokenizer, soft, types, neighbors
-        self.mlm_probability, self.mlm_weight, self.beta, self.decay = mlm_probability, mlm_weight, beta, prototype_decay
+    mlm_probability, mlm_weight, beta, decay = 0.25, 1e-3, 0.9, 0.99
+
+    def __init__(self, trainer: GlodeTrainer, model: GlodeModel):
+        self.model, self.tokenizer, self.device = model, trainer.processing_class, model.device
         self.length, self.number_of_types = model.config.max_span_length, model.config.num_labels
-        self.device = model.device
+        labels, store = trainer.denoiser.pseudo_labels, trainer.denoiser.datastore
+        self.soft = [part.clone() for part in labels.probabilities.split(labels.offsets.diff().tolist())]
         self.prototypes = F.normalize(torch.randn(self.number_of_types, model.config.projection_size, device=self.device), dim=-1)
         self.thresholds = torch.full((2, self.number_of_types), 0.5, device=self.device)
+        self.types, self.neighbors = store.types, store.neighbors
         self.index = faiss.IndexFlatIP(model.config.projection_size)
-        self.index.add(np.ascontiguousarray(stored.numpy(force=True)))
+        self.index.add(np.ascontiguousarray(store.vectors.numpy(force=True)))
 
     def loss(self, source: Sequence[dict], target: Sequence[dict]) -> Tensor:
         """L_src + L_tgt + w L_mlm of some source and as many target windows."""
@@ -77,8 +65,7 @@ class SequentialStep:
         return labels
 
     def _collate(self, rows: Sequence[dict]) -> dict[str, Tensor]:
-        batch = collate_windows(rows, self.tokenizer.pad_token_id)
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return {name: part.to(self.device) for name, part in collate_windows(rows, self.tokenizer.pad_token_id).items()}
 
     def _spans(self, rows: Sequence[dict]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [rows, words, length, types] and unit vectors [rows, words, length, D], concatenated first, and the grid."""

@@ -10,7 +10,6 @@ source models. What the tests need, counts of every sentence, stays in --work, a
 study's own go to every cell. RESULTS.md and its pictures: python benchmarks/report.py.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -18,19 +17,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from common import RESULTS, ROOT, Row, machine, read_rows, sample, write_rows
+from common import RESULTS, ROOT, Row, machine, options_of, read_rows, sample, write_rows
 from transformers import AutoTokenizer
-
-sys.path.insert(0, str(ROOT))
 
 from glode.corpora.reading import load_corpus
 from glode.evaluation.statistics import f1_of, randomisation_test, sentence_counts
@@ -43,8 +42,7 @@ NO_ARGUMENTS = {"title", "teacher", "teacher_seeds", "gold", "few"}  # of a vari
 Launch = Callable[[list[str], Path, int], int]  # a script of the project with its arguments, log, threads -> exit code
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One run."""
 
     pair: str
@@ -52,7 +50,7 @@ class Cell:
     variant: str
 
     def __str__(self) -> str:
-        return f"{self.pair}/{self.seed}/{self.variant}"
+        return "/".join(map(str, self))
 
 
 class Suite:
@@ -69,10 +67,9 @@ class Suite:
         """All cells: table by table, seed by seed, a source model before the variants that start from it."""
         found: dict[Cell, None] = {}
         for table in self.tables:
-            for seed in self.seeds:
-                for pair in table["pairs"]:
-                    for cell in (Cell(pair, seed, variant) for variant in table["variants"]):
-                        found |= dict.fromkeys([*self.teachers(cell), cell])
+            for seed, pair, variant in product(self.seeds, table["pairs"], table["variants"]):
+                cell = Cell(pair, seed, variant)
+                found |= dict.fromkeys([*self.teachers(cell), cell])
         return list(found)
 
     def teachers(self, cell: Cell) -> list[Cell]:
@@ -88,34 +85,23 @@ class Suite:
         return self.arguments | variant | self.pairs[cell.pair].get("arguments", {}) | {"seed": cell.seed}
 
 
+@dataclass
 class Study:
-    """Runs the cells of a suite.
+    """Runs the cells of a suite."""
 
-    Args:
-        corpora: directory of CORPUS/LANGUAGE/SPLIT.iob2.gz.
-        work: where samples, models and counts stay.
-        results: directory of study.csv and study-tests.csv.
-        extra: arguments for every cell.
-        bf16: whether cells run in mixed precision, which their rows say.
-        jobs: how many cells run at a time.
-        launch: starts a script of the project.
-    """
+    suite: Suite
+    corpora: Path  # directory of CORPUS/LANGUAGE/SPLIT.iob2.gz
+    work: Path  # where samples, models and counts stay
+    results: Path  # directory of study.csv and study-tests.csv
+    extra: Sequence[str]  # arguments for every cell
+    launch: Launch  # starts a script of the project
+    bf16: bool = False  # whether cells run in mixed precision, which their rows say
+    jobs: int = 1  # how many cells run at a time
 
-    def __init__(
-        self,
-        suite: Suite,
-        corpora: Path,
-        work: Path,
-        results: Path,
-        extra: Sequence[str],
-        launch: Launch,
-        bf16: bool = False,
-        jobs: int = 1,
-    ):
-        self.suite, self.corpora, self.work, self.results = suite, corpora, work.resolve(), results
-        self.extra, self.launch, self.bf16, self.jobs = list(extra), launch, bf16, jobs
-        self.threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // jobs))
-        self.rows = read_rows("study", results)
+    def __post_init__(self):
+        self.work = self.work.resolve()
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // self.jobs))
+        self.rows = read_rows("study", self.results)
         self.failed: list[Cell] = []
 
     def run(self, *only: str) -> int:
@@ -126,11 +112,10 @@ class Study:
         Returns:
             How many cells failed.
         """
-        asked = [cell for cell in self.suite.cells() if is_asked(cell, only or ["*"])]
-        open_cells = self.with_teachers(cell for cell in asked if not self.row(cell))
-        print(
-            f"suite {self.suite.name}: {sum(bool(self.row(cell)) for cell in asked)} of {len(asked)} cells are there", flush=True
-        )
+        asked = [cell for cell in self.suite.cells() if any(fnmatch(str(cell), pattern) for pattern in only or ["*"])]
+        missing = [cell for cell in asked if not self.row(cell)]
+        print(f"suite {self.suite.name}: {len(asked) - len(missing)} of {len(asked)} cells are there", flush=True)
+        open_cells = list(dict.fromkeys(each for cell in missing for each in (*self.lost_teachers(cell), cell)))
         running: dict[Future, Cell] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             while open_cells or running:
@@ -144,13 +129,9 @@ class Study:
                     open_cells += [cell for cell in stale if cell in asked]
         return len(self.failed)
 
-    def with_teachers(self, cells: Iterable[Cell]) -> list[Cell]:
-        """The cells, before them the source models that they start from where --work has them no more."""
-        found: dict[Cell, None] = {}
-        for cell in cells:
-            found |= {teacher: None for teacher in self.suite.teachers(cell) if not self.model(teacher).exists()}
-            found[cell] = None
-        return list(found)
+    def lost_teachers(self, cell: Cell) -> list[Cell]:
+        """The cells whose source models a cell starts from, and which --work does not have, or no more."""
+        return [teacher for teacher in self.suite.teachers(cell) if not self.model(teacher).exists()]
 
     def row(self, cell: Cell) -> Row | None:
         """A cell's row; None where it has none with the settings of today."""
@@ -177,8 +158,8 @@ class Study:
     def run_cell(self, cell: Cell) -> Row | str:
         """Train and count a cell: its row, or what went wrong."""
         directory = self.directory(cell)
-        if missing := [teacher for teacher in self.suite.teachers(cell) if not self.model(teacher).exists()]:
-            return f"{missing[0]} left no model"
+        if lost := self.lost_teachers(cell):
+            return f"{lost[0]} left no model"
         arguments = self.command(cell)
         note, content = directory / "arguments.json", json.dumps(arguments)
         if note.exists() and note.read_text(encoding="utf-8") == content:
@@ -207,8 +188,11 @@ class Study:
         values |= {"disable_tqdm": True, "report_to": "none"}
         if self.bf16:  # on a CPU the Trainer wants to be told that it is one
             values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
-        texts = {name: [as_text(v) for v in (value if isinstance(value, list) else [value])] for name, value in values.items()}
-        return [part for name, text in texts.items() for part in (f"--{name}", *text)] + self.extra
+        arguments = []
+        for name, value in values.items():
+            parts = value if isinstance(value, list) else [value]
+            arguments += [f"--{name}", *(str(part).lower() if isinstance(part, bool) else str(part) for part in parts)]
+        return [*arguments, *self.extra]
 
     def files(self, cell: Cell) -> dict[str, str]:
         """The arguments that name a cell's corpora."""
@@ -241,9 +225,7 @@ class Study:
         labels = [entry["f1"] for entry in metrics.get("pseudo_labels", []) if "f1" in entry]
         values = {
             "suite": self.suite.name,
-            "pair": cell.pair,
-            "seed": cell.seed,
-            "variant": cell.variant,
+            **cell._asdict(),
             "f1": f"{f1:.2f}",
             "paper_f1": f"{scores['test']['paper']['f1']:.2f}",
             "dev_f1": f"{scores['dev']['strict']['f1']:.2f}",
@@ -279,42 +261,30 @@ class Study:
     def update_tests(self, cell: Cell) -> None:
         """Paired tests that a cell changes: its variant against the baseline, or all where it is the baseline, on its pair and
         over all pairs. What --work has no counts of stays as it is."""
-        tests = read_rows("study-tests", self.results)
-        variants = self.suite.tables[0]["variants"] if cell.variant == self.suite.baseline else [cell.variant]
-        for variant in variants:
-            if variant == self.suite.baseline or variant not in self.suite.tables[0]["variants"]:
-                continue
-            found = {pair: sides for pair in self.suite.pairs if (sides := self.paired_counts(pair, variant))}
-            scopes = {pair: [sides] for pair, sides in found.items() if pair == cell.pair}
+        tests = {tuple(row.values())[:3]: row for row in read_rows("study-tests", self.results)}
+        compared = [name for name in self.suite.tables[0]["variants"] if name != self.suite.baseline]
+        for variant in compared if cell.variant == self.suite.baseline else {cell.variant}.intersection(compared):
+            found = {pair: counts for pair in self.suite.pairs if (counts := self.paired_counts(pair, variant))}
+            scopes = {pair: [counts] for pair, counts in found.items() if pair == cell.pair}
             if len(found) == len(self.suite.pairs):
                 scopes["all"] = list(found.values())
             for pair, parts in scopes.items():
-                ours, theirs = (np.concatenate(side) for side in zip(*(sides for _, sides in parts), strict=True))
-                difference, p = randomisation_test(ours, theirs)
-                key = {"suite": self.suite.name, "pair": pair, "variant": variant}
-                tests = [old for old in tests if any(old[name] != value for name, value in key.items())]
-                seeds = " ".join(sorted({str(seed) for seeds, _ in parts for seed in seeds}))
-                tests.append(key | {"seeds": seeds, "difference": f"{difference:.2f}", "p": f"{p:.4f}"})
+                seeds = " ".join(sorted({str(seed) for counts in parts for seed in counts}))
+                difference, p = randomisation_test(*np.concatenate([sum(counts.values()) for counts in parts], axis=1))
+                row = {"suite": self.suite.name, "pair": pair, "variant": variant}
+                tests[tuple(row.values())] = row | {"seeds": seeds, "difference": f"{difference:.2f}", "p": f"{p:.4f}"}
         if tests:
-            write_rows("study-tests", sorted(tests, key=lambda row: tuple(row.values())[:3]), self.results)
+            write_rows("study-tests", [tests[key] for key in sorted(tests)], self.results)
 
-    def paired_counts(self, pair: str, variant: str) -> tuple[list[int], tuple[np.ndarray, np.ndarray]] | None:
-        """The seeds that a variant and the baseline both have, and the counts [sentences, 3] of each, summed over these seeds."""
+    def paired_counts(self, pair: str, variant: str) -> dict[int, np.ndarray]:
+        """The counts [2, sentences, 3] of a variant and of the baseline, by seed, where both are there."""
         found = {}
         for seed in self.suite.seeds:
             cells = [Cell(pair, seed, name) for name in (variant, self.suite.baseline)]
             paths = [self.directory(cell) / "counts.npy" for cell in cells]
             if all(self.row(cell) for cell in cells) and all(path.exists() for path in paths):
-                found[seed] = [np.load(path).astype(np.int64) for path in paths]
-        return (list(found), tuple(sum(side) for side in zip(*found.values(), strict=True))) if found else None
-
-
-def is_asked(cell: Cell, only: Sequence[str]) -> bool:
-    return any(fnmatch(str(cell), pattern) for pattern in only)
-
-
-def as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+                found[seed] = np.stack([np.load(path).astype(np.int64) for path in paths])
+        return found
 
 
 def digest(content: bytes) -> str:
@@ -341,17 +311,14 @@ def faster_in_bf16(tokens: int = 1000) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     layer = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384))
-    rows = torch.randn(tokens, 384)
-    seconds: dict[bool, float] = {}
-    for turn in range(6):
-        for mixed in (False, True):
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                loss = layer(rows).float().sum()
-            loss.backward()
-            if turn:  # the first one warms up
-                seconds[mixed] = min(seconds.get(mixed, float("inf")), time.perf_counter() - start)
-    return seconds[True] < 0.9 * seconds[False]
+    rows, seconds = torch.randn(tokens, 384), {False: [], True: []}
+    for mixed in (False, True) * 6:
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = layer(rows).float().sum()
+        loss.backward()
+        seconds[mixed].append(time.perf_counter() - start)
+    return min(seconds[True]) < 0.9 * min(seconds[False])
 
 
 def launch_process(command: list[str], log: Path, threads: int) -> int:
@@ -364,22 +331,14 @@ def launch_process(command: list[str], log: Path, threads: int) -> int:
 
 def main(argv: list[str], launch: Launch = launch_process, results: Path = RESULTS) -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--suite", choices=sorted(SUITES["suites"]))
     parser.add_argument("--corpora", type=Path, help="directory of CORPUS/LANGUAGE/SPLIT.iob2.gz")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="cells at a time; they share the cores, unless OMP_NUM_THREADS is set"
-    )
-    parser.add_argument(
-        "--only", nargs="+", default=["*"], metavar="PAIR/SEED/VARIANT", help="run only these cells; * stands for anything"
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; they share the cores, or have OMP_NUM_THREADS each")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PAIR/SEED/VARIANT", help="these cells; * is anything")
     parser.add_argument("--work", type=Path, default=ROOT / "glode-study", help="where samples, models and counts stay")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster")
-    parser.add_argument(
-        "--count", nargs=3, metavar=("MODEL", "TEST", "RESULT"), help="only count a model's entities on a test set"
-    )
+    parser.add_argument("--count", nargs=3, metavar=("MODEL", "TEST", "RESULT"), help="count a model's entities on a test set")
     options, extra = parser.parse_known_args(argv)
     if options.count:
         np.save(options.count[2], count(Path(options.count[0]), options.count[1]))
@@ -388,7 +347,7 @@ def main(argv: list[str], launch: Launch = launch_process, results: Path = RESUL
         parser.error("give --suite")
     suite = Suite(options.suite)
     for pattern in options.only:
-        if not any(is_asked(cell, [pattern]) for cell in suite.cells()):
+        if not any(fnmatch(str(cell), pattern) for cell in suite.cells()):
             parser.error(f"--only {pattern}: no such cell. A cell is PAIR/SEED/VARIANT, such as {suite.cells()[0]}")
     if not options.corpora and not suite.corpora:
         parser.error("give the directory of the corpora with --corpora")
@@ -397,8 +356,7 @@ def main(argv: list[str], launch: Launch = launch_process, results: Path = RESUL
     try:
         return 1 if study.run(*options.only) else 0
     except FileNotFoundError as error:
-        print(f"error: {error.filename}: no such file. Give the directory of the corpora with --corpora.", file=sys.stderr)
-        return 2
+        parser.error(f"{error.filename}: no such file. Give the directory of the corpora with --corpora.")
 
 
 if __name__ == "__main__":

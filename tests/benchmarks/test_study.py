@@ -183,7 +183,8 @@ def test_the_command_line(capsys, tmp_path):
     arguments = ["--suite", "smoke", "--corpora", str(tmp_path / "none"), "--work", str(tmp_path), "--precision", "fp32"]
     with pytest.raises(FileNotFoundError):
         common.sample(tmp_path, "conll/en/train", 3, tmp_path)
-    assert study.main(arguments, FakeCells(), tmp_path / "results") == 2
+    with pytest.raises(SystemExit, match="2"):
+        study.main(arguments, FakeCells(), tmp_path / "results")
     assert "no such file. Give the directory" in capsys.readouterr().err
     assert study.main([*arguments[:2], *arguments[4:]], FakeCells(), tmp_path / "results") == 0
 
