@@ -199,7 +199,7 @@ def test_options_are_what_the_command_line_says(tmp_path: Path):
             "max_span_length": None,
         }
     )
-    assert (data.source_train, data.target_unlabeled) == ("x", ["y"]) and model.max_span_length is None
+    assert (data.source_train, data.target_unlabeled) == (["x"], ["y"]) and model.max_span_length is None
     assert training.learning_rate == 1 / 3 and training.lr_scheduler_kwargs == {"num_cycles": 2}
     assert run.export_token_classifier and run.widget_examples == ["Ein Satz.", "Noch einer."]
 

@@ -87,7 +87,7 @@ def test_a_language_without_a_file(tmp_path, options, message, kind):
     text = tmp_path / "text.txt"
     text.write_text("Otto wohnt in Kiel .\n")
     options = {name: [value.format(text=text) for value in values] for name, values in options.items()}
-    data = DataArguments("de,es", source_train=str(ROOT / "glode/run/demo/en/dev.iob2"), **options)
+    data = DataArguments("de,es", source_train=[str(ROOT / "glode/run/demo/en/dev.iob2")], **options)
     with pytest.raises(InputError) as error:
         load_corpora(data)
     assert message in str(error.value) and kind in str(error.value)
