@@ -139,7 +139,7 @@ def _from_files(data: DataArguments, options: ReadingOptions, memory: Mapping[st
     for corpus, languages in (("source", data.source_languages), ("target", data.target_languages)):
         if missing := [language for language in languages if language not in parts[corpus]]:
             option = f"--{arguments[corpus]}"
-            raise InputError(f"{option} has no text in {missing[0]!r}. Give {option} {missing[0]}=FILE too.")
+            raise InputError(f"{option} names no file in {missing[0]!r}. Give {option} {missing[0]}=FILE too.")
     return parts
 
 
@@ -249,10 +249,8 @@ def files_by_language(option: str, values: list[str] | None, languages: list[str
             files.setdefault(language, []).append(path)
         elif len(languages) == 1:
             if equals and re.fullmatch(r"[a-z]{2,3}([-_]\w+)?", language) and not Path(value).exists():
-                side, both = option.split("_")[0], ",".join([*languages, language])
-                raise InputError(
-                    f"--{option} {value}: --{side}_lang {languages[0]} names no {language}. Give --{side}_lang {both}."
-                )
+                named, both = f"--{option.split('_')[0]}_lang", ",".join([*languages, language])
+                raise InputError(f"--{option} {value}: {language} is no language of {named} {languages[0]}. Give {named} {both}.")
             files.setdefault(languages[0], []).append(value)
         else:
             raise InputError(f"--{option} {value}: in which of {', '.join(languages)}? Give {languages[0]}={value}, for example.")

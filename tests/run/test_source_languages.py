@@ -68,8 +68,9 @@ def test_a_language_without_a_development_set_gives_a_tenth(command: Command, bo
     message = command.error(source_train=None, source_dev=both[1], source_lang="en,es", target_unlabeled=None)
     assert message.startswith("--source_dev is given without a corpus")
     one = f"es={command.file('one.iob2', SPANISH.split(chr(10) * 2)[0])}"
-    with pytest.raises(InputError, match="--source_dev es=FILE is missing and the source corpus is too small"):
+    with pytest.raises(InputError, match=" is missing and the source corpus is too small") as raised:
         corpora_of(command, both[1], one)
+    assert str(raised.value).startswith("--source_dev es=FILE is missing")
 
 
 def test_amounts_are_of_each_language(command: Command, both):
@@ -125,27 +126,27 @@ def test_a_type_of_the_development_set_alone_is_one_of_the_language(command: Com
     """A corpus that labels a type may have none of it among its training sentences."""
     spanish = f"es={command.file('few.iob2', SPANISH.replace('B-LOC', 'O'))}"
     assert corpora_of(command, both[1], spanish, source_dev=[*both]).rows["source"] == {"en": range(3), "es": range(3, 5)}
-    with pytest.raises(InputError, match="the source languages have different types: en has LOC, PER; es has PER"):
+    with pytest.raises(InputError, match="the source languages have different types: ") as raised:
         corpora_of(command, both[1], spanish)
+    assert "en has LOC, PER; es has PER." in str(raised.value)
 
 
 def test_whose_files_they_are_must_be_said(command: Command, both):
     with pytest.raises(InputError, match="in which of en, es"):
         corpora_of(command, command.directory / "en.iob2")
-    with pytest.raises(InputError, match=r"--source_train has no text in 'es'\. Give --source_train es=FILE too\."):
+    with pytest.raises(InputError, match=r"--source_train names no file in 'es'\. Give --source_train es=FILE too\."):
         corpora_of(command, both[1])
     with pytest.raises(InputError) as raised:
         corpora_of(command, *both, source_lang="en")
-    message = str(raised.value)
-    assert message == f"--source_train {both[0]}: --source_lang en names no es. Give --source_lang en,es."
-    assert " names no es. Give --source_lang" in message
+    assert str(raised.value) == f"--source_train {both[0]}: es is no language of --source_lang en. Give --source_lang en,es."
+    assert " is no language of " in str(raised.value)
     with pytest.raises(InputError, match="expected a language with labels, such as en"):
         corpora_of(command, *both, source_lang=" , ")
 
 
 def test_the_demo_is_labelled_in_english(command: Command):
     message = command.error(source_train=None, source_dev=None, target_unlabeled=None, source_lang="en,es")
-    assert "the demo corpus has labels in English alone, and --source_lang is en,es" in message
+    assert "the demo corpus has labels in English alone, and --source_lang is " in message
 
 
 def test_a_resumed_run_knows_whose_sentences_they_are(command: Command):
