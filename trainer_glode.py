@@ -22,7 +22,7 @@ from glode.denoising.pseudo_labels import PseudoLabels, prune_overlaps
 from glode.fast.preparing import speed_up
 from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
-from glode.features.streams import TwoStreams, TwoStreamSampler
+from glode.features.streams import TwoStreams, TwoStreamSampler, of_languages
 from glode.metrics import Entity
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
@@ -60,7 +60,7 @@ class GlodeTrainer(Trainer):
         pseudo_labels: the soft labels of `target`.
         target_references: gold entities of the target sentences, for the report only.
         languages: where the target text is of several languages, the sentences of each, one language after the other.
-        source_languages: of source windows that are labelled target sentences, see [`Denoiser`]; None where there are none.
+        source_languages: of the source windows, see [`Denoiser`]; None where all are of one source language.
         target_strings: with `agreement`, which target spans are the same string, see `string_ids`.
         model_init: in place of `model`, gives each training a fresh one: for `hyperparameter_search` of the source stage.
     """
@@ -115,7 +115,7 @@ class GlodeTrainer(Trainer):
         if pseudo_labels is not None:
             self._prepare_denoising(pseudo_labels, target, languages or {}, source_languages, target_references, target_strings)
         if source is not None:
-            self._prepare_streams(source, target, source_languages)
+            self._prepare_streams(source, target, source_languages, max(len(languages or ()), 1))
             self.add_callback(SamplerCallback(self.sampler))
         if self.denoiser is not None:
             self.add_callback(self.denoising_callback)
@@ -153,16 +153,19 @@ class GlodeTrainer(Trainer):
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
         self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
 
-    def _prepare_streams(self, source: Dataset, target: Dataset | None, source_languages: Tensor | None) -> None:
-        """The sampler, and what the corpora have on the mean: a batch's losses are divided by it."""
+    def _prepare_streams(self, source: Dataset, target: Dataset | None, languages: Tensor | None, targets: int) -> None:
+        """The sampler, and what the corpora have on the mean: a batch's losses are divided by it. `languages` are those of the
+        source windows, 1 to `targets` for target languages."""
         args, length = self.args, self.model.config.max_span_length
         lengths = [list_lengths(s, "input_ids") if s is not None else np.empty(0, np.int32) for s in (source, target)]
         batches = (args.per_device_train_batch_size, self.target_batch_size)
-        self.sampler = TwoStreamSampler(lengths[0], lengths[1], *batches, args.seed, args.world_size)
+        by_language = of_languages(languages.numpy(), targets) if languages is not None else ()
+        self.sampler = TwoStreamSampler(lengths[0], lengths[1], *batches, args.seed, args.world_size, by_language)
         texts = [target, *([source] if args.mlm_text == "both" else [])] if target is not None else []
-        self.source_weights = row_weights(len(source), source_languages, args.target_train_weight).to(args.device)
+        self.source_weights = row_weights(len(source), languages, targets, args.target_train_weight).to(args.device)
         self.mean_masked = mean_masked(texts, self.processing_class, args)
-        self.mean_spans = [float(span_counts(s, length).mean()) if s is not None else 1.0 for s in (source, target)]
+        of_target = float(span_counts(target, length).mean()) if target is not None else 1.0
+        self.mean_spans = [self.sampler.source_mean(span_counts(source, length)), of_target]
         self.mlm_tokens = token_set(*texts, device=args.device) if self.mlm and args.mlm_vocabulary == "target" else None
 
     # ------------------------------------------------------------------------------------------------------------ batches

@@ -35,7 +35,7 @@ from run_crossner import carry_out
 # The corpora, and the part of a `DatasetDict` that stands for each where only the first is given.
 SOURCE = {"source_train": "train", "source_dev": "validation", "source_test": "test"}
 TARGET = {"target_unlabeled": "train", "target_test": "test"}
-HAVE_LANGUAGES = {*TARGET, "target_train"}  # which may be {language: corpus}
+HAVE_LANGUAGES = {*SOURCE, *TARGET, "target_train"}  # which may be {language: corpus}
 FILE_NAME = re.compile(r"\S+\.[a-z][a-z0-9]{1,7}")
 
 
@@ -59,6 +59,7 @@ class TrainResult:
 def train(
     *,
     target_lang: str | Sequence[str],
+    source_lang: str | Sequence[str] | None = None,
     source_train: Any = None,
     source_dev: Any = None,
     source_test: Any = None,
@@ -70,11 +71,12 @@ def train(
     """Train a recogniser for a language without labels, as `glode train` does, with the same scores.
 
     A corpus is a path; a `Dataset` or a list of {"tokens": [...], "ner_tags": [...]}; or, for `target_unlabeled`, a list of
-    texts. A `DatasetDict` brings all parts of its language: train, validation and test. Of several target languages each has
-    its corpus: {"de": ..., "es": ...}. Several files are a list of `pathlib.Path`.
+    texts. A `DatasetDict` brings all parts of its language: train, validation and test. Of several languages, on either side,
+    each has its corpus: {"de": ..., "es": ...}. Several files are a list of `pathlib.Path`.
 
     Args:
         target_lang: the language without labels, or several.
+        source_lang: the language with labels, or several, each of which teaches as much as the others. English by default.
         source_train: labelled sentences of the source language. Without it and `target_unlabeled`: the demo, or `dataset_name`.
         source_dev: labelled sentences that choose the checkpoint; None sets a tenth of the training set aside.
         source_test: labelled sentences for the report.
@@ -95,8 +97,9 @@ def train(
     target = _spread({"target_unlabeled": target_unlabeled, "target_test": target_test}, TARGET) | {"target_train": target_train}
     memory: dict[str, Any] = {}
     corpora = {option: list(_names(option, data, memory)) for option, data in {**source, **target}.items()}
-    languages = target_lang if isinstance(target_lang, str) else ",".join(target_lang)
-    arguments = _parse({"target_lang": languages, **corpora, **options})
+    sides = {"target_lang": target_lang, "source_lang": source_lang}
+    languages = {name: ",".join(side) if isinstance(side, list | tuple) else side for name, side in sides.items()}
+    arguments = _parse({**languages, **corpora, **options})
     with _terminal_as_it_was():
         directory, metrics = carry_out(*arguments, memory)
     with no_bars():

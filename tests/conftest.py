@@ -14,6 +14,7 @@ from support.world import FRAMES, PEOPLE, PLACES, make_sentence, make_tokenizer,
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from glode.corpora.schema import SENTENCE
+from glode.teachers.gliner import FILE
 from modeling_glode import GlodeModel, GlodePipeline
 
 
@@ -49,6 +50,13 @@ def backbone(tokenizer, tmp_path_factory) -> Path:
     AutoModel.from_config(tiny_encoder_config("xlm-roberta", len(tokenizer))).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def gliner_directory(tmp_path) -> Path:
+    """What is known as a GLiNER model."""
+    (tmp_path / FILE).write_text("{}")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,8 @@ def test_what_is_in_memory_gets_a_name():
     assert names("target_unlabeled", TEXTS) == (["target_unlabeled in memory"], {"target_unlabeled in memory": TEXTS})
     found, memory = names("target_unlabeled", {"de": TEXTS, "es": "es.txt"})
     assert found == ["de=target_unlabeled de in memory", "es=es.txt"] and list(memory.values()) == [TEXTS]
+    found, memory = names("source_train", {"en": TRAIN, "es": [Path("a.iob2"), Path("b.iob2")]})
+    assert found == ["en=source_train en in memory", "es=a.iob2", "es=b.iob2"] and list(memory.values()) == [TRAIN]
 
 
 def test_a_dataset_dict_gives_its_parts():
@@ -199,7 +201,7 @@ def test_options_are_what_the_command_line_says(tmp_path: Path):
             "max_span_length": None,
         }
     )
-    assert (data.source_train, data.target_unlabeled) == ("x", ["y"]) and model.max_span_length is None
+    assert (data.source_train, data.target_unlabeled) == (["x"], ["y"]) and model.max_span_length is None
     assert training.learning_rate == 1 / 3 and training.lr_scheduler_kwargs == {"num_cycles": 2}
     assert run.export_token_classifier and run.widget_examples == ["Ein Satz.", "Noch einer."]
 

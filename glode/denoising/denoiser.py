@@ -10,7 +10,7 @@ from torch import Tensor
 from glode.denoising.centers import Centers
 from glode.denoising.datastore import Datastore
 from glode.denoising.gathering import Gather, alone
-from glode.denoising.one_pass import OnePass, ReadWindows
+from glode.denoising.one_pass import OnePass, ReadWindows, count_languages
 from glode.denoising.prototypes import Prototypes
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.denoising.refinement import directions, refine
@@ -34,7 +34,7 @@ class Denoiser:
         rank: this process.
         strings: for `agreement`, which spans are the same string, see [`Agreement`].
         source_languages: the language of each source window: 0 the source's, then the targets' from 1 on, of labelled sentences
-            in a target language. All are the source's by default.
+            in a target language, then those of further source languages. All are the source's by default.
     """
 
     own_settings: ClassVar[dict[str, Any]] = {}  # in the place of the given ones
@@ -59,7 +59,8 @@ class Denoiser:
         self.languages = torch.as_tensor(languages, device=device)
         self.source_languages = None if source_languages is None else source_languages.to(device)
         number = 1 + int(self.languages.max())
-        self.centers = Centers(1 + number, types, size, device=device) if settings.center_vectors else None
+        centers = count_languages(number, source_languages)
+        self.centers = Centers(centers, types, size, device=device) if settings.center_vectors else None
         self.prototypes = Prototypes(types, size, settings.prototype_decay, device)
         self.datastore = Datastore(types, size, settings, device)
         self.thresholds = {side: Thresholds(types, number, device) for side in ("global", "local")}
@@ -217,12 +218,12 @@ class Denoiser:
     # -------------------------------------------------------------------------------------------------------------- elsewhere
 
     def language_of(self, window: Tensor, is_target: Tensor) -> Tensor:
-        """The language of some rows, 0 for the source, then the targets: window and bool is_target [rows] -> [rows]."""
+        """The language of some rows, see `source_languages`, from 1 on of target rows: window, is_target [rows] -> [rows]."""
         source = torch.zeros_like(window) if self.source_languages is None else self.source_languages[window * ~is_target]
         return torch.where(is_target, 1 + self.languages[window * is_target], source)
 
     def centered(self, vectors: Tensor, language: Tensor) -> Tensor:
-        """Span vectors [rows, words, length, D] as they are compared; language [rows], 0 for the source, then the targets."""
+        """Span vectors [rows, words, length, D] as they are compared; language [rows], see `language_of`."""
         return vectors if self.centers is None else self.centers.subtract(vectors, language)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -86,14 +86,15 @@ class OnePass:
         self.pseudo_labels, self.settings, self.gather = pseudo_labels, settings, gather
         self.languages, self.source_languages = languages, source_languages
         self.types = pseudo_labels.probabilities.shape[-1]
-        self.number_of_languages = 1 + int(languages.max())
+        self.target_languages = 1 + int(languages.max())
+        self.all_languages = count_languages(self.target_languages, source_languages)
         self.agreement: Agreement | None = None
         if settings.agreement:
             if strings is None:
                 raise ValueError("agreement needs the strings of the target's spans, see glode.features.strings.")
             self.agreement = Agreement(pseudo_labels, strings)
         device = pseudo_labels.offsets.device
-        self.thresholds = {side: Thresholds(self.types, self.number_of_languages, device) for side in settings.sides}
+        self.thresholds = {side: Thresholds(self.types, self.target_languages, device) for side in settings.sides}
 
     def refine(self, batches: Callable[[], Iterable[ReadWindows]], epoch: int, beta: float) -> dict[str, float]:
         """Refine all labels (eq. 7-11). Every process has to call it, with as many batches.
@@ -134,11 +135,11 @@ class OnePass:
                 reservoir = Reservoir(self.types, size, self.settings, self.pseudo_labels.offsets.device)
             if batch.labels is not None:
                 language = self._source_language(batch.window)
-                numbers = range(1 if self.source_languages is None else 1 + self.number_of_languages)
+                numbers = range(1 if self.source_languages is None else self.all_languages)
                 self._collect(reservoir, batch, batch.labels, language, numbers)
                 continue
             spans, soft = self._target_spans(batch)
-            numbers = range(1, 1 + self.number_of_languages)
+            numbers = range(1, 1 + self.target_languages)
             self._collect(reservoir, batch, soft.argmax(-1), 1 + self.languages[batch.window], numbers)
             held += len(spans.cells)
             full = full or held > self.holds * self.settings.datastore_size
@@ -148,7 +149,7 @@ class OnePass:
         return sample, None if bool(self.gather(torch.tensor(full, device=sample.types.device)).any()) else kept
 
     def _source_language(self, window: Tensor) -> Tensor:
-        """The language of source windows [rows], 0 but for labelled sentences in a target language."""
+        """The language of source windows [rows], 0 but for labelled sentences in a target language or in a further source."""
         return torch.zeros_like(window) if self.source_languages is None else self.source_languages[window]
 
     def _read_again(self, batches: Callable[[], Iterable[ReadWindows]]) -> Iterator[TargetSpans]:
@@ -157,7 +158,7 @@ class OnePass:
                 yield self._target_spans(batch)[0]
 
     def _collect(self, reservoir: Reservoir, batch: ReadWindows, types: Tensor, language: Tensor, numbers: range) -> None:
-        """Put the spans of a batch, with types [rows, words, length] and language [rows], 0 for the source, into the sample; all
+        """Put the spans of a batch, with types [rows, words, length] and language [rows], see `Denoiser`, into the sample; all
         languages are among the `numbers`."""
         keys = span_keys(batch.key, batch.own_start, batch.span_mask)
         for number in numbers:
@@ -201,7 +202,7 @@ class OnePass:
         if "local" in self.settings.sides:
             self.datastore = Datastore(self.types, vectors.shape[1], self.settings, vectors.device)
             self.datastore.store(vectors, types)
-        target = (language > 0).nonzero().squeeze(1)
+        target = ((language > 0) & (language <= self.target_languages)).nonzero().squeeze(1)
         for side in self.settings.sides:
             similarity = self._similarity(side, vectors[target], None, None)
             self.thresholds[side].add(similarity, types[target], language[target] - 1)
@@ -209,7 +210,7 @@ class OnePass:
 
     def _language_centers(self, vectors: Tensor, types: Tensor, language: Tensor) -> Tensor:
         """The mean over the types that a language has of their means. [languages, 2 H]"""
-        means, counts = _means(vectors, language * self.types + types, (1 + self.number_of_languages) * self.types)
+        means, counts = _means(vectors, language * self.types + types, self.all_languages * self.types)
         there = (counts > 0).view(-1, self.types)
         return means.view(*there.shape, -1).sum(1) / there.sum(1, keepdim=True).clamp(min=1)
 
@@ -228,7 +229,7 @@ class OnePass:
         return total + spans.predicted if self.settings.self_direction else total
 
     def _compared(self, vectors: Tensor, language: Tensor) -> Tensor:
-        """Vectors [spans, 2 H] without their languages' centers, as unit vectors; language [spans], 0 for the source."""
+        """Vectors [spans, 2 H] without their languages' centers, as unit vectors; language [spans], see `Denoiser`."""
         return F.normalize(vectors - self.centers[language], dim=-1)
 
     def _similarity(self, side: str, vectors: Tensor, types: Tensor | None, thresholds: Tensor | None) -> Tensor:
@@ -241,6 +242,11 @@ class OnePass:
         """Eq. 8. [spans, types]"""
         chosen = directions(similarity, thresholds, self.settings.directions == "multiple")
         return chosen / chosen.sum(-1, keepdim=True).clamp(min=1) if self.settings.normalize_directions else chosen
+
+
+def count_languages(targets: int, source_languages: Tensor | None) -> int:
+    """All languages of both sides, see `source_languages` of [`Denoiser`]; `targets` are target languages."""
+    return 1 + (targets if source_languages is None else max(targets, int(source_languages.max())))
 
 
 def _vectors(states: Tensor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -3,7 +3,7 @@
     glode evaluate --model glode-demo --gold gold.conll --output judged
     glode evaluate --model glode-demo user/other-model --gold gold.conll --train train.conll
 
-A model is one of ours or any token classifier, on disk or on the Hub. Several are compared with the first one.
+A model is one of ours, any token classifier or any GLiNER model, on disk or on the Hub. Several are compared with the first one.
 """
 
 import dataclasses
@@ -38,7 +38,10 @@ class EvaluateArguments:
     """What is judged, by what, and how."""
 
     model: list[str] = field(
-        metadata={"help": "Directory of a model or its repository on the Hub: ours, or a token classifier. Several are compared."}
+        metadata={
+            "help": "Directory of a model or its repository on the Hub: ours, a token classifier, or a GLiNER model, which is "
+            "asked for the types of --gold. Several are compared."
+        }
     )
     gold: str = field(metadata={"help": "Labelled file, in any format that training reads."})
     train: str | None = field(
@@ -225,7 +228,7 @@ def main(argv: Sequence[str]) -> None:
     """Judge what the arguments name."""
     arguments = parse(EvaluateArguments, argv, prog="glode evaluate", description=__doc__.split("\n\n")[0])
     from glode.corpora.labels import parse_label_map
-    from glode.evaluation.finders import load_finder
+    from glode.evaluation.finders import load_finder, types_to_ask_for
     from glode.evaluation.page import error_page, worst_sentences
     from glode.run.terminal import quieten
 
@@ -233,11 +236,15 @@ def main(argv: Sequence[str]) -> None:
     mapping = parse_label_map(arguments.label_map) if arguments.label_map else {}
     gold = read(arguments.gold, arguments.reading)
     train = read(arguments.train, arguments.reading) if arguments.train else None
+    asked = types_to_ask_for(types_of(gold.entities), mapping)
     found, types = {}, {}
+    notes: list[str] = []
     for name in arguments.model:
-        finder = load_finder(name, arguments.finding)
+        finder = load_finder(name, arguments.finding, asked)
         types[name], found[name] = set(finder.types), find(finder, name, gold.words)
+        notes += finder.notes
     report, rows = evaluate(gold, found, types, train, mapping, arguments.seed)
+    report["notes"] += notes
     show(report)
     if arguments.output:
         files = {"gold": arguments.gold, "train": arguments.train, "seed": arguments.seed}

@@ -42,11 +42,13 @@ def target_text(run: dict[str, Any]) -> Dataset:
     """
     known = {f.name for f in dataclasses.fields(DataArguments)}
     data = DataArguments(**{name: value for name, value in run["data"].items() if name in known})
-    paths = [data.source_train, *(data.target_unlabeled or [])]
-    if any(path and path.endswith(" in memory") for path in paths):
+    for name in ("source_train", "source_dev", "source_test"):
+        if isinstance(value := getattr(data, name), str):  # of an older run
+            setattr(data, name, [value])
+    if any(path.endswith(" in memory") for path in [*(data.source_train or []), *(data.target_unlabeled or [])]):
         raise InputError("the run's corpora were given from Python, and are in no file. Give the text by --text.")
     if data.source_train:  # of the source nothing is asked
-        data.source_dev = data.source_dev or data.source_train
+        data.source_dev = [*(data.source_dev or []), *data.source_train]
     types = parse_label_map(data.label_map) if data.label_map else ()
     return load_corpora(data, None, types, bool(run["run"].get("pseudo_labels"))).target
 

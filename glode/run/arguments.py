@@ -20,19 +20,29 @@ class DataArguments:
             "help": "Language without labels, such as zh; the configuration of a Hub data set. Several make one model: de,es,nl."
         }
     )
-    source_lang: str = field(default="en", metadata={"help": "Language with labels."})
-    source_train: str | None = field(
+    source_lang: str = field(
+        default="en",
+        metadata={"help": "Language with labels. Several teach one model, each as much as the others: en,es."},
+    )
+    source_train: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Labelled source corpus: columns (tag last), .jsonl or .json (tokens and tags, or text and offsets), "
-            ".parquet, .spacy or a directory of `datasets`; also as .gz, .bz2, .xz or .zst."
+            "help": "Labelled source corpus, one file or several: columns (tag last), .jsonl or .json (tokens and tags, or text "
+            "and offsets), .parquet, .spacy or a directory of `datasets`; also as .gz, .bz2, .xz or .zst. With several source "
+            "languages: en=FILE es=FILE."
         },
     )
-    source_dev: str | None = field(
+    source_dev: list[str] | None = field(
         default=None,
-        metadata={"help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set."},
+        metadata={
+            "help": "Labelled source development set, which chooses the checkpoint. Default: a tenth of the training set, of "
+            "each language that has none. With several source languages: en=FILE es=FILE."
+        },
     )
-    source_test: str | None = field(default=None, metadata={"help": "Labelled source test set, for the report."})
+    source_test: list[str] | None = field(
+        default=None,
+        metadata={"help": "Labelled source test set, for the report. With several source languages: en=FILE es=FILE."},
+    )
     target_unlabeled: list[str] | None = field(
         default=None,
         metadata={
@@ -78,15 +88,26 @@ class DataArguments:
         default=None,
         metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
     )
-    max_source_samples: int | None = field(default=None, metadata={"help": "Use only the first source training sentences."})
+    max_source_samples: int | None = field(
+        default=None, metadata={"help": "Use only the first source training sentences of each language."}
+    )
     max_target_samples: int | None = field(
         default=None, metadata={"help": "Use only the first target training sentences of each language."}
     )
 
     @property
+    def source_languages(self) -> list[str]:
+        """The languages of `source_lang`."""
+        return _named(self.source_lang)
+
+    @property
     def target_languages(self) -> list[str]:
         """The languages of `target_lang`."""
-        return list(dict.fromkeys(name.strip() for name in self.target_lang.split(",") if name.strip()))
+        return _named(self.target_lang)
+
+
+def _named(languages: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in languages.split(",") if name.strip()))
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -23,17 +24,16 @@ logger = logging.get_logger("glode")
 
 CORPORA = ("source", "dev", "source_test", "target", "target_train", "target_test")
 
-# Source training, development and test set; each target language's text and test set.
-Parts = tuple[Dataset, Dataset | None, Dataset | None, dict[str, Dataset], dict[str, Dataset]]
+Parts = dict[str, dict[str, Dataset]]  # the name of a corpus, see `CORPORA` -> language -> its sentences
 
 
 @dataclass
 class Corpora:
     """The corpora of a run. `target` keeps the gold entities of the target text, if any, for the report only.
 
-    Several target languages lie one after the other in `target`, `target_train` and `target_test`; `rows` has the sentences of
-    each. `target_train` are labelled target sentences, `taken_out` those that the target text had as well. `names_of_teachers`
-    are the names in --label_map that no corpus has, and what they become.
+    Several languages lie one after the other; `rows` has the sentences of each, of every corpus by its name. `target_train` are
+    labelled target sentences, `taken_out` those that the target text had as well. `names_of_teachers` are the names in
+    --label_map that no corpus has, and what they become.
     """
 
     source: Dataset
@@ -52,8 +52,9 @@ class Corpora:
         return {name: corpus for name, corpus in named.items() if corpus is not None}
 
     def by_language(self, name: str) -> dict[str, range]:
-        """The sentences of each target language in a corpus, empty where there are not several languages."""
-        return self.rows.get(name, {}) if len(self.rows["target"]) > 1 else {}
+        """The sentences of each language in a corpus, empty where its side, source or target, has not several languages."""
+        side = "target" if name.startswith("target") else "source"
+        return self.rows.get(name, {}) if len(self.rows[side]) > 1 else {}
 
 
 def load_corpora(
@@ -71,53 +72,60 @@ def load_corpora(
     Raises:
         InputError: something is missing, broken, or not enough for a run.
     """
-    data, languages = dataclasses.replace(arguments), arguments.target_languages
-    if not languages:
-        raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
+    data, memory = dataclasses.replace(arguments), memory or {}
+    _check_languages(data)
     names = ("encoding", "encoding_errors", "token_column", "tag_column", "scheme", "text_field")
     options = ReadingOptions(**{name: getattr(data, name) for name in names})
-    read = _from_hub(data, options) if data.dataset_name else _from_files(data, options, memory or {})
-    source, dev, source_test, target, target_test = read
-    if data.max_source_samples:
-        source = source.select(range(min(data.max_source_samples, len(source))))
-    if data.max_target_samples:
-        target = {name: part.select(range(min(data.max_target_samples, len(part)))) for name, part in target.items()}
-    target_train = _by_language("target_train", data, True, options, memory or {})
-    target, taken_out = (target, None) if keeps_target else _without(target, target_train)
-    rows = {"target": rows_of(target), "target_train": rows_of(target_train), "target_test": rows_of(target_test)}
-    joined = _joined(target)
-    assert joined is not None, "there is a target language"
-    corpora = Corpora(source, dev, source_test, joined, _joined(target_test), rows, _joined(target_train), taken_out)
-    if data.label_map:
-        _map_labels(corpora, parse_label_map(data.label_map), more_types)
+    parts = _from_hub(data, options) if data.dataset_name else _from_files(data, options, memory)
+    parts["target_train"] = _by_language("target_train", data, True, options, memory)
+    types = _types_of_sources(parts)
+    for name, most in (("source", data.max_source_samples), ("target", data.max_target_samples)):
+        if most:
+            parts[name] = {language: part.select(range(min(most, len(part)))) for language, part in parts[name].items()}
+    parts["target"], taken_out = (parts["target"], None) if keeps_target else _without(parts["target"], parts["target_train"])
+    _set_dev_aside(parts)
+    rows = {name: rows_of(part) for name, part in parts.items()}
+    joined: dict[str, Any] = {name: _joined(part) for name, part in parts.items()}
+    corpora = Corpora(**joined, rows=rows, taken_out=taken_out)
+    mapping = parse_label_map(data.label_map) if data.label_map else {}
+    if mapping:
+        _map_labels(corpora, mapping, more_types)
+    _check_same_types({language: {mapping.get(name, name) for name in names} - {"O"} for language, names in types.items()})
     _warn_of_case(set().union(*map(types_of, corpora.present().values())))
-    if corpora.dev is None:
-        if len(corpora.source) < 2:
-            raise InputError(
-                "--source_dev is missing and the source corpus is too small to set a tenth of it aside. Give --source_dev."
-            )
-        split = corpora.source.train_test_split(test_size=max(1, len(corpora.source) // 10), seed=0)
-        corpora.source, corpora.dev = split["train"], split["test"]
-        logger.warning(f"No --source_dev: {len(corpora.dev)} source sentences are set aside to choose the checkpoint.")
     return corpora
+
+
+def _check_languages(data: DataArguments) -> None:
+    """Whether there are languages on both sides.
+
+    Raises:
+        InputError: there are not.
+    """
+    if not data.target_languages:
+        raise InputError(f"--target_lang {data.target_lang!r}: expected a language, such as zh, or several: de,es,nl.")
+    if not data.source_languages:
+        raise InputError(f"--source_lang {data.source_lang!r}: expected a language with labels, such as en, or several: en,es.")
 
 
 def _from_hub(data: DataArguments, options: ReadingOptions) -> Parts:
     """The corpora out of a data set on the Hub."""
     name = data.dataset_name or ""
-    source = load_hub_corpus(name, data.source_lang, options)
-    targets = {language: load_hub_corpus(name, language, options) for language in data.target_languages}
-    for language, corpus in {data.source_lang: source, **targets}.items():
+    languages = dict.fromkeys([*data.source_languages, *data.target_languages])
+    read = {language: load_hub_corpus(name, language, options) for language in languages}
+    for language, corpus in read.items():
         if "train" not in corpus:
             raise InputError(f"data set {name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")
-    target = {language: corpus["train"] for language, corpus in targets.items()}
-    target_test = {language: corpus["test"] for language, corpus in targets.items() if "test" in corpus}
-    return source["train"], source.get("validation"), source.get("test"), target, target_test
+    wanted = {"source": ("source", "train"), "dev": ("source", "validation"), "source_test": ("source", "test")}
+    wanted |= {"target": ("target", "train"), "target_test": ("target", "test")}
+    sides = {"source": data.source_languages, "target": data.target_languages}
+    return {
+        corpus: {language: read[language][part] for language in sides[side] if part in read[language]}
+        for corpus, (side, part) in wanted.items()
+    }
 
 
 def _from_files(data: DataArguments, options: ReadingOptions, memory: Mapping[str, Any]) -> Parts:
     """The corpora out of files, out of memory, or the demo's."""
-    languages = data.target_languages
     if not data.source_train and not data.target_unlabeled:
         _use_demo(data)
     if not data.source_train or not data.target_unlabeled:
@@ -125,16 +133,14 @@ def _from_files(data: DataArguments, options: ReadingOptions, memory: Mapping[st
             f"--{'target_unlabeled' if data.source_train else 'source_train'} is missing. Give both --source_train and "
             "--target_unlabeled, or --dataset_name, or none of them for the demo."
         )
-    read = partial(_read, options=options, memory=memory)
-    source = read(data.source_train, True)
-    dev, source_test = (read(path, True) if path else None for path in (data.source_dev, data.source_test))
-    target, target_test = (
-        _by_language(name, data, labelled, options, memory)
-        for name, labelled in (("target_unlabeled", False), ("target_test", True))
-    )
-    if missing := [language for language in languages if language not in target]:
-        raise InputError(f"--target_unlabeled has no text in {missing[0]!r}. Give --target_unlabeled {missing[0]}=FILE too.")
-    return source, dev, source_test, target, target_test
+    arguments = {"source": "source_train", "dev": "source_dev", "source_test": "source_test"}
+    arguments |= {"target": "target_unlabeled", "target_test": "target_test"}
+    parts = {corpus: _by_language(argument, data, corpus != "target", options, memory) for corpus, argument in arguments.items()}
+    for corpus, languages in (("source", data.source_languages), ("target", data.target_languages)):
+        if missing := [language for language in languages if language not in parts[corpus]]:
+            option = f"--{arguments[corpus]}"
+            raise InputError(f"{option} names no file in {missing[0]!r}. Give {option} {missing[0]}=FILE too.")
+    return parts
 
 
 def _read(path: str, labelled: bool, options: ReadingOptions, memory: Mapping[str, Any]) -> Dataset:
@@ -147,8 +153,8 @@ def _read(path: str, labelled: bool, options: ReadingOptions, memory: Mapping[st
 def _by_language(
     name: str, data: DataArguments, labelled: bool, options: ReadingOptions, memory: Mapping[str, Any]
 ) -> dict[str, Dataset]:
-    """The corpus of each target language that has files in the argument `name`."""
-    files = files_by_language(name, getattr(data, name), data.target_languages)
+    """The corpus of each language that has files in the argument `name`."""
+    files = files_by_language(name, getattr(data, name), languages_of(name, data))
     return {
         language: concatenate_datasets([_read(path, labelled, options, memory) for path in paths])
         for language, paths in files.items()
@@ -157,6 +163,48 @@ def _by_language(
 
 def _joined(parts: dict[str, Dataset]) -> Dataset | None:
     return concatenate_datasets(list(parts.values())) if parts else None
+
+
+def _set_dev_aside(parts: Parts) -> None:
+    """A tenth of the source sentences of each language that has no development set becomes one.
+
+    Raises:
+        InputError: there are too few.
+    """
+    several = len(parts["source"]) > 1
+    for language, corpus in parts["source"].items():
+        if language in parts["dev"]:
+            continue
+        name = f"--source_dev {language}=FILE" if several else "--source_dev"
+        if len(corpus) < 2:
+            raise InputError(f"{name} is missing and the source corpus is too small to set a tenth of it aside. Give {name}.")
+        split = corpus.train_test_split(test_size=max(1, len(corpus) // 10), seed=0)
+        parts["source"][language], parts["dev"][language] = split["train"], split["test"]
+        logger.warning(f"No {name}: {len(split['test'])} source sentences are set aside to choose the checkpoint.")
+    parts["dev"] = {language: parts["dev"][language] for language in parts["source"]}
+
+
+def _types_of_sources(parts: Parts) -> dict[str, set[str]]:
+    """The types that the labelled corpora of each source language have, where there are several."""
+    labelled = [parts[name] for name in ("source", "dev", "source_test")]
+    return {
+        language: set[str]().union(*(types_of(part[language]) for part in labelled if language in part))
+        for language in (parts["source"] if len(parts["source"]) > 1 else ())
+    }
+
+
+def _check_same_types(types: Mapping[str, set[str]]) -> None:
+    """Whether one model can learn the types of all source languages.
+
+    Raises:
+        InputError: they differ.
+    """
+    if len(set(map(frozenset, types.values()))) > 1:
+        told = "; ".join(f"{language} has {', '.join(sorted(names)) or 'none'}" for language, names in types.items())
+        raise InputError(
+            f"the source languages have different types: {told}. Entities that a corpus does not label would be learnt as O. "
+            "Rename types by --label_map, or drop them: --label_map MISC=O."
+        )
 
 
 def _without(target: dict[str, Dataset], labelled: dict[str, Dataset]) -> tuple[dict[str, Dataset], Dataset | None]:
@@ -183,11 +231,16 @@ def _without(target: dict[str, Dataset], labelled: dict[str, Dataset]) -> tuple[
     return kept, concatenate_datasets(taken) if taken else None
 
 
+def languages_of(option: str, data: DataArguments) -> list[str]:
+    """The languages in which files of an argument are."""
+    return data.source_languages if option.startswith("source") else data.target_languages
+
+
 def files_by_language(option: str, values: list[str] | None, languages: list[str]) -> dict[str, list[str]]:
-    """The files of each target language, in the languages' order: FILE, or LANGUAGE=FILE.
+    """The files of each language, in the languages' order: FILE, or LANGUAGE=FILE.
 
     Raises:
-        InputError: it does not say of several languages which one a file is in.
+        InputError: it does not say of several languages which one a file is in, or names one that there is not.
     """
     files: dict[str, list[str]] = {}
     for value in values or []:
@@ -195,6 +248,9 @@ def files_by_language(option: str, values: list[str] | None, languages: list[str
         if equals and language in languages:
             files.setdefault(language, []).append(path)
         elif len(languages) == 1:
+            if equals and re.fullmatch(r"[a-z]{2,3}([-_]\w+)?", language) and not Path(value).exists():
+                named, both = f"--{option.split('_')[0]}_lang", ",".join([*languages, language])
+                raise InputError(f"--{option} {value}: {language} is no language of {named} {languages[0]}. Give {named} {both}.")
             files.setdefault(languages[0], []).append(value)
         else:
             raise InputError(f"--{option} {value}: in which of {', '.join(languages)}? Give {languages[0]}={value}, for example.")
@@ -213,12 +269,17 @@ def _use_demo(data: DataArguments) -> None:
             raise InputError(
                 f"--{name} is given without a corpus to train on. Give --source_train and --target_unlabeled as well."
             )
+    if data.source_languages != ["en"]:
+        raise InputError(
+            f"the demo corpus has labels in English alone, and --source_lang is {data.source_lang}. Give --source_train and "
+            "--target_unlabeled for other languages."
+        )
     if missing := [language for language in data.target_languages if language not in demo_languages()]:
         raise InputError(
             f"the demo corpus has no text in {missing[0]!r}; it has {', '.join(demo_languages())}. For other languages "
             "give --source_train and --target_unlabeled, or --dataset_name."
         )
-    data.source_train, data.source_dev = (str(DEMO_DIRECTORY / "en" / f"{part}.iob2") for part in ("train", "dev"))
+    data.source_train, data.source_dev = ([str(DEMO_DIRECTORY / "en" / f"{part}.iob2")] for part in ("train", "dev"))
     data.target_unlabeled, data.target_test = (
         [f"{language}={DEMO_DIRECTORY / language / name}" for language in data.target_languages]
         for name in ("unlabeled.txt", "test.iob2")

@@ -104,7 +104,7 @@ class StageModels:
             pseudo_labels=pseudo_labels,
             target_references=references,
             languages=run.corpora.by_language("target"),
-            source_languages=None if pseudo_labels is None else run.source_languages,
+            source_languages=run.source_languages if pseudo_labels is None else run.labelled_languages,
             target_strings=self._target_strings() if pseudo_labels is not None else None,
         )
         watch(trainer, f"{stage} model" + (f" {number}" if number > 1 else ""))

@@ -58,8 +58,9 @@ class Preparation:
         config: of a fresh model.
         teacher_kinds: of each of --teachers, see `kinds_of`.
         source, dev, target: their windows; the target's without entities, whatever the corpus has.
+        source_languages: the language of each of the source's, see `Denoiser`; None where there is one language.
         labelled: the windows of all labelled sentences that the target stage learns, the source's and those of --target_train.
-        source_languages: the language of each of them, see `Denoiser`; None where all are the source's.
+        labelled_languages: the language of each of them, likewise.
         metrics: what goes to metrics.json.
         repository: where a checkpoint is pushed to, None for nowhere.
         main: whether this process speaks and writes.
@@ -103,7 +104,8 @@ class Preparation:
         with training.main_process_first(desc="tokenising"):
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
-            self.labelled, self.source_languages = self._with_target_train()
+            self.source_languages = self._languages_of_source()
+            self.labelled, self.labelled_languages = self._with_target_train()
         self.fingerprint = fingerprint_of(self.corpora, model, training, options, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(options), "seed": training.seed},
@@ -127,17 +129,28 @@ class Preparation:
         cut = self.model_arguments.cut_sentences
         return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
 
+    def _languages_of_source(self) -> torch.Tensor | None:
+        """The language of each source window: 0 the first, then the targets' numbers are left out."""
+        if not (rows := self.corpora.by_language("source")):
+            return None
+        first, *others = rows
+        self.say("noted", f"{first} and {', '.join(others)} have equal shares of the labelled windows in an epoch")
+        of_languages = [0, *(1 + len(self.data.target_languages) + i for i in range(len(others)))]
+        of_sentences = np.repeat(of_languages, list(map(len, rows.values())))
+        return torch.from_numpy(of_sentences[numbers(self.source, "sentence")])
+
     def _with_target_train(self) -> tuple[Dataset, torch.Tensor | None]:
         """The windows of all labelled sentences, and the language of each, see `labelled`."""
         if (corpus := self.corpora.target_train) is None:
-            return self.source, None
+            return self.source, self.source_languages
         check_target_train(corpus, self.labels)
         windows = self.features(corpus, self.labels).cast(self.source.features)
         number = {name: i for i, name in enumerate(self.corpora.rows["target"], 1)}
         rows = self.corpora.rows["target_train"]
         of_sentences = np.repeat([number[name] for name in rows], [len(part) for part in rows.values()])
-        languages = np.concatenate([np.zeros(len(self.source), np.int64), of_sentences[numbers(windows, "sentence")]])
-        return concatenate_datasets([self.source, windows]), torch.from_numpy(languages)
+        of_windows = torch.from_numpy(of_sentences[numbers(windows, "sentence")])
+        source = torch.zeros(len(self.source), dtype=torch.long) if self.source_languages is None else self.source_languages
+        return concatenate_datasets([self.source, windows]), torch.cat([source, of_windows])
 
     def _target_train_facts(self) -> dict[str, Any]:
         """What is told of --target_train, also on the terminal."""
@@ -166,10 +179,10 @@ class Preparation:
         if not self.main:
             return
         data, demo = self.data, not (self.data.source_train or self.data.dataset_name)
-        files = " + ".join([data.source_train or "", *(data.target_unlabeled or [])])
+        files = " + ".join([*(data.source_train or []), *(data.target_unlabeled or [])])
         corpus = "embedded demo" if demo else data.dataset_name or files
         labelled, plain = len(self.corpora.source), len(self.corpora.target)
-        sizes = f"{labelled} labelled {data.source_lang} and {plain} plain {data.target_lang} sentences"
+        sizes = f"{labelled} labelled {', '.join(data.source_languages)} and {plain} plain {data.target_lang} sentences"
         say("corpus", f"{corpus}: {sizes}")
         say("backbone", self.path)
         if self.training.save_only_model:
@@ -184,7 +197,7 @@ class Preparation:
 
     def _say_languages(self) -> None:
         """Which languages are not named by a code; configurations on the Hub have names of their own."""
-        for name in [] if self.data.dataset_name else [self.data.source_lang, *self.data.target_languages]:
+        for name in [] if self.data.dataset_name else [*self.data.source_languages, *self.data.target_languages]:
             if note := language_note(name):
                 self.say("noted", note)
 

@@ -13,7 +13,7 @@ from glode.errors import InputError
 from glode.publishing.card import PICTURE, TOKENS_CARD, CardFacts, examples_in, plot_pseudo_labels, write_card
 from glode.publishing.hub import copy_code, make_portable, open_repository, publish
 from glode.run.arguments import RunArguments
-from glode.run.corpora import files_by_language
+from glode.run.corpora import files_by_language, languages_of
 from glode.run.embedded import DEMO_BACKBONE
 from glode.run.given_labels import are_records
 from glode.run.parts import numbered
@@ -95,9 +95,9 @@ def card_facts(run: Preparation) -> CardFacts:
         backbone=backbone,
         datasets=[data.dataset_name] if data.dataset_name else None,
         labels=run.labels[1:],
-        source_lang=data.source_lang,
+        source_lang=", ".join(data.source_languages),
         target_lang=", ".join(languages),
-        languages=[*languages, data.source_lang],
+        languages=[*languages, *data.source_languages],
         source_name=source_name,
         target_name=target_name,
         source_sentences=len(run.corpora.source),
@@ -169,10 +169,10 @@ def _corpus_names(run: Preparation) -> tuple[str, str, str]:
         return whole, whole, whole
 
     def names(option: str) -> str:
-        files = files_by_language(option, getattr(data, option), data.target_languages)
+        files = files_by_language(option, getattr(data, option), languages_of(option, data))
         return ", ".join(Path(path).name for path in itertools.chain(*files.values()))
 
-    return Path(data.source_train or "").name, names("target_unlabeled"), names("target_test")
+    return names("source_train"), names("target_unlabeled"), names("target_test")
 
 
 def _backbone_names(name: str) -> tuple[str | None, str]:

@@ -47,11 +47,13 @@ class Stopwatch:
 
 
 def part_names(data: DataArguments) -> dict[str, str]:
-    """How the corpora that are scored are called in tables."""
-    languages = {f"test_{language}": f"{language} test" for language in data.target_languages}
-    both = " + ".join(data.target_languages)
-    test = {"test": f"{both} test", "target": f"{both} text"}
-    return {"dev": f"{data.source_lang} dev", "source_test": f"{data.source_lang} test"} | test | languages
+    """How the corpora that are scored are called in tables: those of all languages, and of each."""
+    source, target = data.source_languages, data.target_languages
+    kinds = {"dev": (source, "dev"), "source_test": (source, "test"), "test": (target, "test"), "target": (target, "text")}
+    names = {name: f"{' + '.join(languages)} {kind}" for name, (languages, kind) in kinds.items()}
+    for name, (languages, kind) in kinds.items():
+        names |= {f"{name}_{language}": f"{language} {kind}" for language in languages}
+    return names
 
 
 def summarize_corpora(corpora: Corpora) -> dict[str, dict]:
@@ -138,7 +140,7 @@ def _short_of_training(metrics: Mapping) -> list[str]:
 
 
 def _score_table(metrics: Mapping, data: DataArguments) -> Table:
-    table = Table(title=f"entity scores, {data.source_lang} -> {data.target_lang}")
+    table = Table(title=f"entity scores, {', '.join(data.source_languages)} -> {data.target_lang}")
     for column in ("model", "corpus", "P", "R", "F1 (all gold)", "F1 (paper's protocol)"):
         table.add_column(column, justify="left" if column in ("model", "corpus") else "right")
     names = part_names(data)

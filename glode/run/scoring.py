@@ -10,7 +10,7 @@ from trainer_glode import GlodeTrainer
 
 def scores_of(run: Preparation, trainer: GlodeTrainer) -> dict[str, dict]:
     """{"dev": source development, "test": target test, "source_test": ...} -> {"strict": ..., "paper": ...}; with several
-    target languages also "test_de" and so on."""
+    languages also "dev_en", "test_de" and so on."""
     corpora = {"dev": run.corpora.dev, "source_test": run.corpora.source_test, "test": run.corpora.target_test}
     scores: dict[str, dict] = {}
     for name, corpus in corpora.items():
@@ -22,10 +22,9 @@ def scores_of(run: Preparation, trainer: GlodeTrainer) -> dict[str, dict]:
 
 
 def score(run: Preparation, name: str, corpus: Dataset, windows: Dataset, found: list) -> dict[str, dict]:
-    """Both protocols' scores, on the types that the corpus has; of each target language too, where there are several."""
+    """Both protocols' scores, on the types that the corpus has; of each language too, where there are several."""
     gold, reachable = gold_entities(corpus), reachable_entities(corpus, windows, run.length)
+    rows = run.corpora.by_language("target_test" if name == "test" else name).items()
     parts = {name: slice(None)}
-    if name == "test":
-        rows = run.corpora.by_language("target_test").items()
-        parts |= {f"test_{language}": slice(part.start, part.stop) for language, part in rows}
+    parts |= {f"{name}_{language}": slice(part.start, part.stop) for language, part in rows}
     return {part: measure(gold[at], found[at], reachable[at]) for part, at in parts.items()}

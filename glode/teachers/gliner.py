@@ -24,26 +24,25 @@ class GlinerTeacher:
 
     Args:
         name: a directory, or a repository on the Hub.
+        option: by which a command names it.
     Raises:
         InputError: the package is missing, or it does not load.
     """
 
     kind = "GLiNER"
 
-    def __init__(self, name: str, settings: TeacherSettings):
+    def __init__(self, name: str, settings: TeacherSettings, option: str = "--teachers"):
         try:
             package = importlib.import_module("gliner")
         except ImportError as error:
             raise InputError(
-                f"--teachers {name} is a GLiNER model, and the package gliner cannot be imported ({error}). Install it by "
+                f"{option} {name} is a GLiNER model, and the package gliner cannot be imported ({error}). Install it by "
                 "pip install --no-deps gliner sentencepiece."  # its own bounds forbid the transformers that we need
             ) from error
         try:
             self.model = package.GLiNER.from_pretrained(name).to(settings.device).eval()
         except Exception as error:  # of any kind: what it raises is not documented
-            raise InputError(
-                f"--teachers {name} does not load as a GLiNER model: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise InputError(f"{option} {name} does not load as a GLiNER model: {' '.join(str(error).split())[:200]}") from error
         self.batch_size = settings.batch_size
         self.names = type_names(settings.asked, "en")  # what it is asked for -> the name that --label_map knows
         self.types = list(self.names.values())

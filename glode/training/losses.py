@@ -21,13 +21,13 @@ def soft_cross_entropy(log_probabilities: Tensor, soft: Tensor) -> Tensor:
     return -(soft * log_probabilities).sum(-1)
 
 
-def row_weights(windows: int, languages: Tensor | None, weight: float) -> Tensor:
+def row_weights(windows: int, languages: Tensor | None, targets: int, weight: float) -> Tensor:
     """The weight of each source window in L_src, [windows]: `weight` for those of target languages, 1 for the others.
 
     Args:
-        languages: [windows], 0 the source's; None where all are.
+        languages: [windows], 1 to `targets` for the target languages; None where there are none of these.
     """
-    return torch.ones(windows) if languages is None else torch.where(languages > 0, weight, 1.0)
+    return torch.ones(windows) if languages is None else torch.where((languages > 0) & (languages <= targets), weight, 1.0)
 
 
 def reduce_spans(losses: Tensor, span_mask: Tensor, loss_reduction: str, mean_spans: float) -> Tensor:

@@ -319,3 +319,18 @@ def test_a_planted_wrong_label_is_corrected(denoising: str, multiple: str):
             assert torch.equal(labels.probabilities, soft.flatten(0, 1))
     found = labels.probabilities.argmax(-1).view(windows, words)
     assert torch.equal(found, wrong if denoising == "none" else truth)
+
+
+def test_a_further_source_moves_its_own_center_alone():
+    """It is numbered behind the target languages, whose thresholds do not know it."""
+    material = Material(3)
+    options = OPTIONS | {"center_vectors": True}
+    languages, sources = [0, 1, 0, 1, 0, 1], torch.tensor([3])
+    denoiser = Denoiser(material.labels(), settings(**options), SIZE, languages, source_languages=sources)
+    assert len(denoiser.centers.sums) == 4
+    assert denoiser.language_of(torch.tensor([0, 0, 1]), torch.tensor([False, True, True])).tolist() == [3, 1, 2]
+    batch, _, _ = material.batch(2, [0, 2])
+    denoiser.step(**batch, step=0, beta=None)
+    moved = denoiser.centers.sums.abs().sum((1, 2)) > 0
+    assert moved.tolist() == [False, True, False, True]
+    assert all(thresholds.sums.shape == (2, 2, TYPES) for thresholds in denoiser.thresholds.values())

@@ -10,6 +10,7 @@ from reference import refined_at_once
 from support.settings import settings
 from support.spans import double, random_soft, random_windows
 from support.threads import World
+from torch.nn import functional as F
 
 from glode.denoising.baselines import denoiser_class
 from glode.denoising.denoiser import Denoiser
@@ -67,8 +68,8 @@ class Corpora:
         labels.probabilities = self.soft.clone()
         return labels
 
-    def one_pass(self, gather=None, kind: type[OnePass] = OnePass, **options) -> OnePass:
-        more = {} if gather is None else {"gather": gather}
+    def one_pass(self, gather=None, kind: type[OnePass] = OnePass, source_languages=None, **options) -> OnePass:
+        more = {"source_languages": source_languages} | ({} if gather is None else {"gather": gather})
         return kind(self.labels(), settings(**{**OPTIONS, **options}), self.languages, self.strings, **more)
 
 
@@ -244,11 +245,31 @@ def test_a_baseline_that_acts_in_a_step_keeps_to_it(denoising: str):
 def test_labelled_target_sentences_count_for_their_language():
     """In the sample, and so in centers and thresholds; prototypes are of all."""
     corpora = Corpora(1)
-    plain, labelled = (corpora.one_pass() for _ in range(2))
-    labelled.source_languages = torch.tensor([0, 1])
+    plain, labelled = corpora.one_pass(), corpora.one_pass(source_languages=torch.tensor([0, 1]))
     samples = [one_pass._read(iter(corpora.batches))[0] for one_pass in (plain, labelled)]
     plain._settle(samples[0])
     labelled._settle(samples[1])
     spans = [one_pass.centers.shape for one_pass in (plain, labelled)]
     assert spans[0] == spans[1] and not torch.allclose(plain.centers, labelled.centers)
     assert not torch.allclose(plain.thresholds["global"].values, labelled.thresholds["global"].values)
+
+
+@pytest.mark.parametrize("languages", [1, 2])
+def test_a_further_source_has_a_center_of_its_own_and_no_thresholds(languages: int):
+    """Its spans are in the sample, compared without their own center; thresholds are of target spans alone."""
+    corpora = Corpora(1, languages=languages)
+    one_pass = corpora.one_pass(source_languages=torch.tensor([0, 1 + languages]))
+    sample = one_pass._read(iter(corpora.batches))[0]
+    language, vectors = sample.when[:, 0], sample.vectors.clone()
+    assert sorted(set(language.tolist())) == list(range(2 + languages))
+    one_pass._settle(sample)
+    for number in range(2 + languages):
+        means = [vectors[(language == number) & (sample.types == c)].mean(0) for c in range(TYPES)]
+        torch.testing.assert_close(one_pass.centers[number], torch.stack(means).mean(0), rtol=0, atol=1e-6)
+    similarity = one_pass.prototypes.similarity(F.normalize(vectors - one_pass.centers[language], dim=-1))
+    values = one_pass.thresholds["global"].values
+    assert values.shape == (languages, TYPES)
+    for target in range(languages):
+        for c in range(TYPES):
+            mine = similarity[(language == 1 + target) & (sample.types == c), c]
+            assert float(values[target, c]) == pytest.approx(float(mine.mean()), abs=1e-6)

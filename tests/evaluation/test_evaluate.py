@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from support.gliner import Gliner, use
 
 from glode.corpora.schemes import encode_tags
 from glode.errors import InputError
@@ -58,6 +59,27 @@ def test_the_command_says_what_the_model_finds(directory, tokenizer, corpus, gol
     printed = capsys.readouterr()
     assert "name in --train" in printed.out and f"{scores['strict']['precision']:.1f}" in printed.out
     assert f"written: {output}/evaluation.json, {output}/errors.html" in printed.err
+
+
+def test_the_command_asks_a_gliner_model(gliner_directory, gold, tmp_path, capsys, monkeypatch):
+    use(monkeypatch, Gliner(Ida=[("person", 0.9)], Rome=[("city", 0.8)], ew=[("city", 0.8)]))
+    command = [
+        "--model",
+        str(gliner_directory),
+        "--gold",
+        str(gold),
+        "--label_map",
+        "city=LOC",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    main([*command, "--device", "cpu"])
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    (scores,) = report["models"].values()
+    assert report["types"] == ["LOC", "PER"] and scores["strict"]["predicted"] == scores["strict"]["correct"] > 0
+    assert {name: part["correct"] > 0 for name, part in scores["strict"]["per_type"].items()} == {"LOC": True, "PER": True}
+    assert report["notes"] == [f"{gliner_directory}: 6 entities with a border within a word are left out"]
+    assert report["notes"][0] in capsys.readouterr().out
 
 
 def test_two_models_stand_side_by_side():

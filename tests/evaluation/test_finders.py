@@ -1,16 +1,19 @@
 """Protects what finds entities in a gold file's words: a token classifier gives what its pipeline gives for running text, of any
-label scheme, in words; and what cannot find entities is refused."""
+label scheme, in words; a GLiNER model, with a stand-in of its package, is asked for the types of the gold file; and what cannot
+find entities is refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.gliner import Gliner, use
 from support.world import tiny_encoder_config
 from transformers import AutoModel, AutoModelForTokenClassification, TokenClassificationPipeline
 
 from glode.errors import InputError
-from glode.evaluation.finders import FinderSettings, SpanFinder, TokenFinder, load_finder
+from glode.evaluation.finders import FinderSettings, GlinerFinder, SpanFinder, TokenFinder, load_finder, types_to_ask_for
 from glode.publishing.token_classifier import find_entities, running_text
 
 SENTENCES = [["Anna", "Berg", "(", "42", ")", "lives", "in", "Rome", "."], ["Oslo", ",", "Kiel"] * 60]
@@ -93,3 +96,41 @@ def test_what_finds_no_entities(classifier, tokenizer, tmp_path, monkeypatch):
     assert " does not load as a token classifier: " in message(tmp_path)
     monkeypatch.setattr("transformers.PreTrainedTokenizerFast.is_fast", False)
     assert "its tokenizer does not tell where a token stands in the text" in message(classifier)
+
+
+def test_a_gliner_model_is_asked_for_the_types_of_the_gold_file(gliner_directory, monkeypatch):
+    """Its likeliest types, of spans that are likelier names than not, without overlap unless that is asked for."""
+    scores = {"Anna Berg": [("person", 0.9)], "Berg": [("location", 0.8)], "Rome": [("location", 0.4)], "Oslo": [("person", 0.6)]}
+    model = use(monkeypatch, Gliner(**scores, Kiel=[("person", 0.7), ("location", 0.8)], iel=[("person", 0.9)]))
+    asked = types_to_ask_for(["PER", "LOC"], {})
+    finder = load_finder(str(gliner_directory), FinderSettings(device="cpu", batch_size=7), asked)
+    assert isinstance(finder, GlinerFinder) and finder.types == ["LOC", "PER"] and not finder.notes
+    sentences = [SENTENCES[0], ["Oslo", ",", "Kiel"]]
+    assert finder(sentences) == [[(0, 2, "PER")], [(0, 1, "PER"), (2, 1, "LOC")]]
+    _, names, options = model.asked[0]
+    assert names == ["location", "person"] and options["batch_size"] == 7
+    assert finder.notes == [f"{gliner_directory}: 1 entities with a border within a word are left out"]
+    assert "entities with a border within a word are left" in finder.notes[0]
+    nested = load_finder(str(gliner_directory), FinderSettings(device="cpu", nested=True, threshold=0.7), asked)
+    assert nested(sentences)[0] == [(0, 2, "PER"), (1, 1, "LOC")] and nested(sentences)[1] == []
+
+
+def test_what_is_asked_for():
+    assert types_to_ask_for(["PER", "LOC"], {}) == {"LOC": "LOC", "PER": "PER"}
+    assert types_to_ask_for(["PER", "GPE", "X"], {"GPE": "LOC", "X": "O"}) == {"LOC": "LOC", "PER": "PER"}
+    assert types_to_ask_for(["PER", "LOC"], {"city": "LOC", "river": "LOC", "date": "O"}) == {
+        "city": "LOC",
+        "river": "LOC",
+        "PER": "PER",
+    }
+
+
+def test_a_gliner_model_that_cannot_be_read(gliner_directory, monkeypatch):
+    use(monkeypatch, Gliner())
+    with pytest.raises(InputError, match="is a GLiNER model, which is read in float32") as error:
+        load_finder(str(gliner_directory), FinderSettings(device="cpu", dtype="bfloat16"), {"PER": "PER"})
+    assert str(error.value).startswith(f"--dtype bfloat16: --model {gliner_directory}")
+    monkeypatch.setitem(sys.modules, "gliner", None)
+    with pytest.raises(InputError) as error:
+        load_finder(str(gliner_directory), FinderSettings(device="cpu"), {"PER": "PER"})
+    assert str(error.value).startswith(f"--model {gliner_directory} is a GLiNER model, and the package gliner")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glode.features.streams import TwoStreams, TwoStreamSampler
+from glode.features.streams import TwoStreams, TwoStreamSampler, of_languages
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -92,3 +92,61 @@ def test_similar_lengths_share_a_batch():
     assert np.ptp(together, axis=1).mean() < usual / 3  # both streams: they are padded to one width
     order = np.diff(together.mean(1)) > 0
     assert 0.25 < order.mean() < 0.75  # but the batches do not come in the order of their lengths
+
+
+# ------------------------------------------------------------------------------------------------- several source languages
+
+ENGLISH, SPANISH, GOLD = np.arange(90), np.arange(90, 100), np.arange(100, 106)  # the last are labelled target sentences
+
+
+def drawn_in(epoch: int, languages: list[np.ndarray], processes: int = 1) -> list[int]:
+    """The source windows of an epoch of 75 steps, in order."""
+    sampler = TwoStreamSampler(lengths_of(106, 0), lengths_of(300, 1), 4 // processes, 4 // processes, 3, processes, languages)
+    sampler.set_epoch(epoch)
+    indices = list(sampler)
+    assert len(indices) == len(sampler) == 600
+    windows = np.array(indices).reshape(75, processes, 2, 4 // processes)[:, :, 0]
+    return (windows % 406).ravel().tolist()
+
+
+def test_the_order_of_one_source_is_what_it_was_before_there_were_several():
+    for languages in ((), [np.arange(4)]):  # the fifth window is a labelled target sentence
+        sampler = TwoStreamSampler(lengths_of(5, 0), lengths_of(3, 1), 2, 1, 7, 1, languages)
+        sampler.set_epoch(1)
+        assert list(sampler) == [10, 10, 14, 9, 8, 15, 11, 12, 13]
+
+
+def test_source_languages_have_equal_shares_and_every_window_its_turn():
+    total = Counter[int]()
+    for epoch in range(4):
+        drawn = Counter(drawn_in(epoch, [ENGLISH, SPANISH]))
+        counts = [sum(drawn[window] for window in windows) for windows in (ENGLISH, SPANISH, GOLD)]
+        assert abs(counts[0] - counts[1]) <= 1 and counts[2] == 17  # of 300 as of 106, which 6 are
+        total += drawn
+        for windows in (ENGLISH, SPANISH, GOLD):  # also over several epochs no window comes much oftener than another
+            assert max(total[window] for window in windows) - min(total[window] for window in windows) <= 1
+    sampler = TwoStreamSampler(lengths_of(106, 0), [], 4, 0, 3, 1, [ENGLISH, SPANISH])
+    assert len(sampler) == 108  # an epoch is as long as without
+    first = set(sampler) & set(ENGLISH.tolist())
+    sampler.set_epoch(1)
+    second = {index % 106 for index in sampler} & set(ENGLISH.tolist())
+    assert len(first) == 51 and first | second == set(ENGLISH.tolist())  # of a large one each epoch has others
+
+
+def test_shares_are_a_function_of_seed_and_epoch():
+    orders = [drawn_in(epoch, [ENGLISH, SPANISH]) for epoch in (0, 1, 2)]
+    assert drawn_in(2, [ENGLISH, SPANISH]) == orders[2] and len(set(map(tuple, orders))) == 3
+    assert sorted(drawn_in(2, [ENGLISH, SPANISH], processes=2)) == sorted(orders[2])
+
+
+def test_means_are_of_what_is_drawn():
+    values = np.concatenate([np.full(90, 20.0), np.full(10, 60.0), np.full(6, 10.0)])
+    sampler = TwoStreamSampler(lengths_of(106, 0), lengths_of(9, 1), 4, 4, 3, 1, [ENGLISH, SPANISH])
+    assert sampler.source_mean(values) == pytest.approx((100 * 40 + 6 * 10) / 106)
+    assert TwoStreamSampler(lengths_of(106, 0), [], 4, 0, 3).source_mean(values) == float(values.mean())
+
+
+def test_the_windows_of_each_source_language():
+    numbers = np.array([0, 0, 3, 1, 4, 3, 2])
+    assert [windows.tolist() for windows in of_languages(numbers, targets=2)] == [[0, 1], [2, 5], [4]]
+    assert [windows.tolist() for windows in of_languages(numbers[3:4], targets=2)] == []

@@ -522,7 +522,7 @@ def test_the_hub_cannot_be_reached_for_the_backbone(command: Command):
 def test_own_data_never_takes_the_demo_recipe(option: str, joined: bool):
     given = [f"{option}=a.iob2"] if joined else [option, "a.iob2"]
     data, _, training, run = parse_arguments(["--target_lang", "de", *given])
-    assert (data.source_train, Path(run.config).stem, training.output_dir) == ("a.iob2", "small", "glode-model")
+    assert (data.source_train, Path(run.config).stem, training.output_dir) == (["a.iob2"], "small", "glode-model")
 
 
 @pytest.mark.parametrize("from_file", [False, True])

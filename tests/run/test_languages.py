@@ -80,14 +80,14 @@ def test_whose_files_they_are(values, languages, expected):
     [
         ({"target_unlabeled": ["a.txt"]}, "--target_unlabeled a.txt: in which of de, es? Give de=a.txt,", ", for example."),
         ({"target_unlabeled": ["fr=a.txt"]}, "--target_unlabeled fr=a.txt: in which of de, es?", ": in which of "),
-        ({"target_unlabeled": ["de={text}"]}, "--target_unlabeled es=FILE too.", "--target_unlabeled has no text in "),
+        ({"target_unlabeled": ["de={text}"]}, "--target_unlabeled es=FILE too.", " names no file in "),
     ],
 )
 def test_a_language_without_a_file(tmp_path, options, message, kind):
     text = tmp_path / "text.txt"
     text.write_text("Otto wohnt in Kiel .\n")
     options = {name: [value.format(text=text) for value in values] for name, values in options.items()}
-    data = DataArguments("de,es", source_train=str(ROOT / "glode/run/demo/en/dev.iob2"), **options)
+    data = DataArguments("de,es", source_train=[str(ROOT / "glode/run/demo/en/dev.iob2")], **options)
     with pytest.raises(InputError) as error:
         load_corpora(data)
     assert message in str(error.value) and kind in str(error.value)

@@ -11,7 +11,7 @@ from support.spans import assert_near, double, random_soft
 from support.threads import World
 from torch.nn import functional as F
 
-from glode.training.losses import LossMeans, nll, reduce_spans, soft_cross_entropy, supervised_contrastive
+from glode.training.losses import LossMeans, nll, reduce_spans, row_weights, soft_cross_entropy, supervised_contrastive
 
 SEEDS = range(10)
 
@@ -89,3 +89,9 @@ def test_the_parts_of_the_loss_are_logged_as_means_over_steps_and_processes():
     taken = world.run(*(means[rank].take for rank in range(2)))
     assert taken == [{"source_loss": 3.5, "mlm_loss": 35.0}] * 2
     assert LossMeans().take() == {} == means[0].take()
+
+
+def test_labelled_target_sentences_have_a_weight_of_their_own():
+    """Languages from 1 to the number of targets; further sources have higher numbers, and weigh what the first one does."""
+    assert row_weights(3, None, 2, 7.0).tolist() == [1, 1, 1]
+    assert row_weights(5, torch.tensor([0, 1, 2, 3, 4]), 2, 7.0).tolist() == [1, 7, 7, 1, 1]
