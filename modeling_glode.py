@@ -684,6 +684,7 @@ class GlodeModel(PreTrainedModel):
     base_model_prefix = "glode"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_unexpected = [r"\.lora_[AB]\."]  # of a checkpoint, whose other weights have them added
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flash_attn_2 = True

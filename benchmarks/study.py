@@ -205,8 +205,9 @@ class Study:
         if teachers := self.suite.teachers(cell):
             values["teachers"] = [self.model(teacher) for teacher in teachers]
         values |= {"disable_tqdm": True, "report_to": "none"}
+        values["bf16"] = self.bf16
         if self.bf16:  # on a CPU the Trainer wants to be told that it is one
-            values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
+            values["use_cpu"] = not torch.cuda.is_available()
         texts = {name: [as_text(v) for v in (value if isinstance(value, list) else [value])] for name, value in values.items()}
         return [part for name, text in texts.items() for part in (f"--{name}", *text)] + self.extra
 
