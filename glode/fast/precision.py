@@ -42,7 +42,7 @@ def _random_batch(model: GlodeModel, rows: int, length: int) -> dict[str, Tensor
     """Tokens without a meaning, each but the first and the last a word, packed where training packs them."""
     words = torch.arange(1, length - 1).repeat(rows, 1)
     batch = {
-        "input_ids": torch.randint(len(model.get_input_embeddings().weight), (rows, length)),
+        "input_ids": torch.randint(model.config.encoder_config.vocab_size, (rows, length)),
         "attention_mask": torch.ones(rows, length, dtype=torch.long),
         "first_token": words,
         "last_token": words,

@@ -159,9 +159,11 @@ class StageModels:
             return
         learn, total = learning_share(trainer.model)
         run.metrics["parameters"] = {"learn": learn, "all": total}
-        run.say("adapters", f"of rank {run.model_arguments.lora_rank}: {learn / 1e6:.1f} of {total / 1e6:.1f} million weights learn")
+        run.say("adapters", f"of rank {run.model_arguments.lora_rank}: {learn:,} of {total:,} weights learn")
         if run.main and (rate := run.training.learning_rate) < LOW_RATE:
-            logger.warning(f"--learning_rate {rate:g} is one for whole weights: adapters want about ten times as much, such as 2e-4.")
+            logger.warning(
+                f"--learning_rate {rate:g} is one for whole weights: adapters want about ten times as much, such as 2e-4."
+            )
 
     def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
         """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
@@ -185,6 +187,7 @@ class StageModels:
             trainer.save_model(str(directory), _internal_call=True)  # the end of the run pushes it, with its card
             if self.adapter:
                 self.adapter.write(directory / DIRECTORY)
+                self.adapter = None
             if write_more and self.run.main:
                 write_more(directory)
         trainer.accelerator.wait_for_everyone()

@@ -56,7 +56,11 @@ def _decide(
         return False, None, None
     factor = round(measure(), 2)
     bf16 = factor >= CLEARLY
-    return bf16, factor, f"{_name(bf16)}: a step in bf16 is {factor:g} times as fast as in fp32 here (--bf16 true|false overrides)"
+    return (
+        bf16,
+        factor,
+        f"{_name(bf16)}: a step in bf16 is {factor:g} times as fast as in fp32 here (--bf16 true|false overrides)",
+    )
 
 
 def precision_before(training: GlodeTrainingArguments, options: RunArguments) -> bool | None:
