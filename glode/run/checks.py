@@ -70,6 +70,10 @@ def check_arguments(data: DataArguments, model: ModelArguments, training: GlodeT
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
     if data.target_train and run.stage == "source":
         raise InputError("--target_train joins the target stage, which --stage source leaves out. Give --stage all or target.")
+    if model.attn_implementation.startswith("flash") and training.bf16 is False and not training.fp16:
+        raise InputError(
+            f"--attn_implementation {model.attn_implementation} computes in bf16 or fp16 alone. Leave --bf16 out, or take sdpa."
+        )
     _check_adapters(model, run)
     _check_teachers(run)
 

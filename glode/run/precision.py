@@ -4,12 +4,12 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate.utils import broadcast_object_list
 from transformers.utils import is_torch_bf16_gpu_available
 
-from glode.run.arguments import RunArguments
+from glode.run.arguments import ModelArguments, RunArguments
 from glode.run.fingerprint import read_fingerprint
 from glode.run.resuming import parts_in
 from glode.training.arguments import GlodeTrainingArguments
@@ -17,27 +17,32 @@ from glode.training.arguments import GlodeTrainingArguments
 CLEARLY = 1.3  # times as fast; below that fp32, which is exact, is worth more
 
 
+class Choice(NamedTuple):
+    """Whether bf16 is taken, how many times as fast it is where that was measured, and what the terminal tells of it."""
+
+    bf16: bool
+    factor: float | None = None
+    told: str | None = None
+
+
 def choose_precision(
-    training: GlodeTrainingArguments, options: RunArguments, measure: Callable[[], float]
-) -> tuple[GlodeTrainingArguments, dict[str, Any], str | None]:
+    training: GlodeTrainingArguments, options: RunArguments, model: ModelArguments, measure: Callable[[], float]
+) -> tuple[GlodeTrainingArguments, Choice]:
     """The arguments with bf16 or without it. Where they leave it open the first process decides, for all.
 
     Args:
         measure: how many times as fast a step is in bf16 as in fp32.
-    Returns:
-        The arguments; what is told in metrics.json; and on the terminal, None where nothing was chosen.
     """
-    if is_open(training, options):
-        decided: list[Any] = [_decide(training, options, measure) if training.process_index == 0 else None]
-        bf16, factor, told = (broadcast_object_list(decided) if training.world_size > 1 else decided)[0]
-    else:
-        bf16, factor, told = training.mixed_precision == "bf16", None, None
+    choice = Choice(training.mixed_precision == "bf16")
+    if _is_open(training, options):
+        decided: list[Any] = [_decide(training, options, model, measure) if training.process_index == 0 else None]
+        choice = (broadcast_object_list(decided) if training.world_size > 1 else decided)[0]
     if training.bf16 is None:
-        training = dataclasses.replace(training, bf16=bf16)
-    return training, {"mixed_precision": training.mixed_precision, "bf16_speedup": factor}, told
+        training = dataclasses.replace(training, bf16=choice.bf16)
+    return training, choice
 
 
-def is_open(training: GlodeTrainingArguments, options: RunArguments) -> bool:
+def _is_open(training: GlodeTrainingArguments, options: RunArguments) -> bool:
     """Whether the arguments, and those of `accelerate launch`, leave the precision to the run, and something is trained. A model
     that is spread over devices cannot be measured on one of them."""
     spread = training.fsdp or training.deepspeed or any(f"ACCELERATE_USE_{kind}" in os.environ for kind in ("FSDP", "DEEPSPEED"))
@@ -47,23 +52,22 @@ def is_open(training: GlodeTrainingArguments, options: RunArguments) -> bool:
 
 
 def _decide(
-    training: GlodeTrainingArguments, options: RunArguments, measure: Callable[[], float]
-) -> tuple[bool, float | None, str | None]:
-    """Whether bf16 is taken, how many times as fast it is, and what is told of it."""
-    if training.resume_from_checkpoint and (before := precision_before(training, options)) is not None:
-        return before, None, f"{_name(before)}, with which this run began"
+    training: GlodeTrainingArguments, options: RunArguments, model: ModelArguments, measure: Callable[[], float]
+) -> Choice:
+    """The precision of a resumed run, the only one that the attention has, or the one that is clearly faster here."""
+    if training.resume_from_checkpoint and (before := _precision_before(training, options)) is not None:
+        return Choice(before, told=f"{_name(before)}, with which this run began")
+    if (attention := model.attn_implementation).startswith("flash"):
+        return Choice(True, told=f"bf16, as {attention} has no fp32")
     if training.device.type != "cpu" and not is_torch_bf16_gpu_available():
-        return False, None, None
+        return Choice(False)
     factor = round(measure(), 2)
-    bf16 = factor >= CLEARLY
-    return (
-        bf16,
-        factor,
-        f"{_name(bf16)}: a step in bf16 is {factor:g} times as fast as in fp32 here (--bf16 true|false overrides)",
-    )
+    name = _name(bf16 := factor >= CLEARLY)
+    told = f"{name}: a step in bf16 is {factor:g} times as fast as in fp32 here (--bf16 true|false overrides)"
+    return Choice(bf16, factor, told)
 
 
-def precision_before(training: GlodeTrainingArguments, options: RunArguments) -> bool | None:
+def _precision_before(training: GlodeTrainingArguments, options: RunArguments) -> bool | None:
     """Whether the run that is resumed is in bf16, as its parts say; None where there are none. Its results would be others."""
     for directory in parts_in(Path(training.output_dir), options).values():
         fingerprint = read_fingerprint(directory)

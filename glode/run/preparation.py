@@ -107,9 +107,7 @@ class Preparation:
             self.source, self.dev = (self.features(c, self.labels) for c in (self.corpora.source, self.corpora.dev))
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
             self.labelled, self.source_languages = self._with_target_train()
-        self.training, precision, told = choose_precision(training, options, self._speedup_of_bf16)
-        if told:
-            self.say("precision", told)
+        precision = self._choose_precision()
         self.fingerprint = fingerprint_of(self.corpora, model, self.training, options, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(options), "seed": training.seed},
@@ -216,6 +214,14 @@ class Preparation:
             f"no pseudo label will be refined: the target stage has {length} after the share {training.refine_start:g} of the "
             "training. Give more --num_train_epochs or a smaller --refine_start."
         )
+
+    def _choose_precision(self) -> dict[str, Any]:
+        """Settle the precision of training where it is open; what is told of it in metrics.json."""
+        told = (self.training, self.options, self.model_arguments)
+        self.training, choice = choose_precision(*told, self._speedup_of_bf16)
+        if choice.told:
+            self.say("precision", choice.told)
+        return {"mixed_precision": self.training.mixed_precision, "bf16_speedup": choice.factor}
 
     def _speedup_of_bf16(self) -> float:
         """How many times as fast a step is in bf16 as in fp32, on this encoder and on rows as long as the corpora's."""

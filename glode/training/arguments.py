@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import is_torch_xla_available
 
 from glode.denoising.baselines import BASELINES
 from glode.denoising.settings import DenoisingSettings
@@ -264,8 +265,8 @@ class GlodeTrainingArguments(TrainingArguments):
         """Raises InputError where arguments of denoising do not go together."""
         if self.accelerator_config is None:  # from pinned memory the host need not wait until a batch is on the GPU
             self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # the Trainer wants to be told
+        if not torch.accelerator.is_available() and not is_torch_xla_available():
+            self.use_cpu = True  # the Trainer wants to be told, for bf16 and for several processes
         super().__post_init__()
         if self.refine == "step" and (self.agreement or self.self_direction):
             raise InputError("--agreement and --self_direction judge all labels at once: they need --refine epoch.")

@@ -16,6 +16,7 @@ import run_crossner
 from glode.fast import precision
 from glode.fast.precision import speedup_of_bf16
 from glode.run.parsing import parse_arguments
+from glode.run.precision import Choice
 from glode.training.arguments import GlodeTrainingArguments
 from modeling_glode import GlodeConfig, GlodeModel
 
@@ -76,6 +77,17 @@ def test_what_accelerate_is_told_wins(begin, monkeypatch, variable: str, value: 
     assert chosen is bf16 and not measured.times
 
 
+def test_an_attention_without_fp32_is_not_measured(begin, command: Command, monkeypatch, capsys):
+    monkeypatch.setattr("trainer_glode.GlodeTrainer.__init__", raise_as_training)
+    monkeypatch.setattr("glode.run.models.fresh_model", lambda *_: None)
+    monkeypatch.setattr("glode.run.models.needs_warmup", lambda *_: False)
+    chosen, measured = begin(9.0, attn_implementation="flash_attention_2")
+    assert chosen is True and not measured.times
+    assert "bf16, as flash_attention_2 has no fp32" in capsys.readouterr().out
+    error = command.error(attn_implementation="flash_attention_2", bf16="false", overwrite="true")
+    assert "--attn_implementation flash_attention_2 computes in bf16 or fp16 alone" in error
+
+
 def raise_as_training(*_, **__):
     raise AssertionError("as far as training")
 
@@ -111,7 +123,7 @@ def test_a_step_is_measured(kind: str, monkeypatch):
 
 
 def test_what_a_trainer_takes_on_a_cpu(tmp_path: Path):
-    """The Trainer wants --use_cpu with bf16; its AdamW is the fused one; on a CPU workers would take the cores of training."""
+    """The Trainer wants --use_cpu with bf16 and with several processes; its AdamW is the fused one; workers would take cores."""
     given = GlodeTrainingArguments(str(tmp_path), bf16=True)
     assert given.use_cpu and given.mixed_precision == "bf16" and given.optim == "adamw_torch_fused"
     assert not given.dataloader_num_workers and not given.dataloader_pin_memory
@@ -122,16 +134,16 @@ def test_what_a_trainer_takes_on_a_cpu(tmp_path: Path):
 
 WORKER = """
 import os, sys
-from glode.run.arguments import RunArguments
+from glode.run.arguments import ModelArguments, RunArguments
 from glode.run.precision import choose_precision
 from glode.training.arguments import GlodeTrainingArguments
 rank = int(os.environ["RANK"])
-training = GlodeTrainingArguments(sys.argv[1], use_cpu=True)
+training = GlodeTrainingArguments(sys.argv[1])
 def measure():
     assert rank == 0, "the others wait"
     return 1.5
-training, facts, told = choose_precision(training, RunArguments(), measure)
-print(rank, training.bf16, facts, told, training.world_size, flush=True)
+training, choice = choose_precision(training, RunArguments(), ModelArguments(), measure)
+print(rank, training.bf16, choice, training.world_size, flush=True)
 training.distributed_state.destroy_process_group()
 """
 
@@ -142,5 +154,6 @@ def test_the_first_process_decides_for_all(tmp_path: Path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
     done = subprocess.run([*command, tmp_path / "worker.py", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
     told = "bf16: a step in bf16 is 1.5 times as fast as in fp32 here (--bf16 true|false overrides)"
-    facts = {"mixed_precision": "bf16", "bf16_speedup": 1.5}
-    assert sorted(done.stdout.splitlines()) == [f"{rank} True {facts} {told} 2" for rank in (0, 1)], done.stderr[-3000:]
+    assert sorted(done.stdout.splitlines()) == [f"{rank} True {Choice(True, 1.5, told)} 2" for rank in (0, 1)], done.stderr[
+        -3000:
+    ]
