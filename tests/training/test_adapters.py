@@ -133,6 +133,7 @@ def test_a_run_with_adapters(backbone: Path, tmp_path: Path, capsys, caplog):
         base = GlodeModel.from_encoder(str(backbone), GlodeConfig.from_pretrained(directory))
         loaded = peft.PeftModel.from_pretrained(base, directory / "adapter")
         torch.testing.assert_close(scores_of(loaded), scores_of(model), rtol=0, atol=1e-5)
+        assert scores_of(loaded.merge_and_unload()).equal(scores_of(model))
         fresh = AutoModel.from_pretrained(backbone).get_input_embeddings().weight
         assert model.get_input_embeddings().weight.equal(fresh)
     assert isinstance(pipeline("token-classification", model=str(output), trust_remote_code=True)("Anna lives in Rome ."), list)
