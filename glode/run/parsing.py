@@ -52,7 +52,7 @@ RUN = (
         "overwrite",
     ),
     "resume_from_checkpoint",
-    *("keep_checkpoints", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
+    *("keep_checkpoints", "save_adapter", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
 )
 PUBLISHING = (
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_token", "hub_revision", "license"),

@@ -99,7 +99,7 @@ def test_adapters_learn_where_activations_are_computed_anew(backbone, tokenizer,
 
 def test_what_is_said_of_adapters_makes_sense(monkeypatch):
     for more in (["--lora_alpha", "8"], ["--save_adapter", "true"]):
-        with pytest.raises(InputError, match=r"say something of adapters\. Give --lora_rank 16"):
+        with pytest.raises(InputError, match="say something of adapters"):
             parse_arguments([*LINE, *more])
     for more in (["--lora_rank", "0"], ["--lora_rank", "4", "--lora_alpha", "0"]):
         with pytest.raises(InputError, match="is out of range: expected a number"):
