@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, count, islice, pairwise, starmap
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -684,6 +685,9 @@ class GlodeModel(PreTrainedModel):
     base_model_prefix = "glode"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"\.lora_[AB]\."
+    ]  # of a checkpoint, whose other weights have them added
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flash_attn_2 = True

@@ -24,6 +24,7 @@ from glode.features.columns import list_lengths, numbers, span_counts, token_set
 from glode.features.predictions import by_window, entities_by_word, merge_windows
 from glode.features.streams import TwoStreams, TwoStreamSampler, of_languages
 from glode.metrics import Entity
+from glode.training.adapters import is_adapted
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator, mean_masked
@@ -126,7 +127,7 @@ class GlodeTrainer(Trainer):
         """What gets no gradient must not ask for one: several processes would wait for it."""
         model.mlm_head.requires_grad_(self.mlm)
         model.projector.requires_grad_(self.contrastive or (args.train_projection and denoises))
-        model.get_input_embeddings().requires_grad_(not args.freeze_embeddings)
+        model.get_input_embeddings().requires_grad_(not (args.freeze_embeddings or is_adapted(model.encoder)))
 
     def _prepare_denoising(
         self,

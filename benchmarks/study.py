@@ -186,8 +186,9 @@ class Study:
         if teachers := self.suite.teachers(cell):
             values["teachers"] = [self.model(teacher) for teacher in teachers]
         values |= {"disable_tqdm": True, "report_to": "none"}
+        values["bf16"] = self.bf16
         if self.bf16:  # on a CPU the Trainer wants to be told that it is one
-            values |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
+            values["use_cpu"] = not torch.cuda.is_available()
         arguments = []
         for name, value in values.items():
             parts = value if isinstance(value, list) else [value]

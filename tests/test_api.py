@@ -62,6 +62,7 @@ def options(backbone: Path, tmp_path: Path) -> dict[str, Any]:
         "per_device_train_batch_size": 8,
         "max_span_length": 4,
         "report_to": "none",
+        "bf16": False,
         "use_cpu": True,
         "disable_tqdm": True,
     }

@@ -22,6 +22,7 @@ from glode.features.streams import TwoStreams
 from glode.features.strings import string_ids
 from glode.features.windows import build_features
 from glode.metrics import entity_scores
+from glode.training.adapters import adapt
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.denoising_state import load_denoising
 from modeling_glode import GlodeConfig, GlodeModel
@@ -313,13 +314,15 @@ def test_pseudo_labels_are_the_source_models_probabilities(
         (8, False, False, "epoch"),
         (10, True, True, "epoch"),
         (5, False, False, "authors"),
+        (5, False, True, "adapters"),
     ],
 )
 def test_resuming_gives_the_run_that_was_never_stopped(
     backbone, tokenizer, corpus, windows, unlabeled, tmp_path, stop, mapped, bf16, refine
 ):
     """Weights, pseudo labels, prototypes, thresholds and datastore, bit by bit; stopped inside and at the end of an epoch; with
-    a datastore that is full, pseudo labels in memory and in a file, in mixed precision, and as the authors' code trains."""
+    a datastore that is full, pseudo labels in memory and in a file, in mixed precision, as the authors' code trains, and with
+    adapters."""
 
     def train(name: str, resume: str | None = None) -> GlodeTrainer:
         options = {"save_strategy": "steps", "save_steps": stop, "num_train_epochs": 4, "save_total_limit": None}
@@ -329,8 +332,11 @@ def test_resuming_gives_the_run_that_was_never_stopped(
             options |= {"loss_reduction": "batch", "mlm_hide_masked": True, "double_softmax": True}
         if refine == "epoch":
             options |= {"agreement": True, "self_direction": True, "refine_start": 0.5}
+        model = fresh_model(backbone)
+        if refine == "adapters":
+            adapt(model.encoder, 4, None)
         trainer = GlodeTrainer(
-            fresh_model(backbone),
+            model,
             arguments(tmp_path / name, **options),
             tokenizer,
             source=windows,
@@ -360,6 +366,20 @@ def test_resuming_gives_the_run_that_was_never_stopped(
         assert set(whole.denoiser.pseudo_labels.refined_in.tolist()) == {3}
     assert [entry["epoch"] for entry in whole.pseudo_label_history] == list(range(5))
     assert resumed.pseudo_label_history == whole.pseudo_label_history
+
+
+def test_workers_change_nothing(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
+    """Batches that other processes have made, in training and in evaluation, are the same."""
+    found = []
+    for number in (0, 2):
+        options = {"num_train_epochs": 2, "dataloader_num_workers": number, "eval_strategy": "epoch", "refine_start": 0.0}
+        streams = {"source": windows, "target": unlabeled, "dev": windows, "dev_references": gold_entities(corpus)}
+        given = arguments(tmp_path / str(number), **options)
+        trainer = GlodeTrainer(fresh_model(backbone), given, tokenizer, pseudo_labels=soft_labels(unlabeled, corpus), **streams)
+        trainer.train()
+        found.append(trainer.model.state_dict() | trainer.denoiser.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_a_checkpoint_without_the_history_is_refused(tmp_path):

@@ -25,6 +25,7 @@ PUBLISHED = (
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
+    "adapter/adapter_config.json",
     "tokenizer*",
     "special_tokens_map.json",
     "modeling_glode.py",

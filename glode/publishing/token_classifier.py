@@ -26,6 +26,7 @@ from transformers import (
 from glode.corpora.schemes import decode_tags
 from glode.features.reach import gold_entities
 from glode.metrics import entity_scores
+from glode.training.adapters import adapt, merge_adapters
 from glode.training.optimizer import give_head_its_rate
 from glode.training.progress import watch
 from modeling_glode import GlodeModel, join_unspaced
@@ -134,6 +135,8 @@ def train_token_classifier(
     dev: Dataset,
     target: Dataset,
     target_entities: Sequence[Sequence[Entity]],
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
 ) -> TokenClassifierTrainer:
     """Train on source labels and pseudo labels; the checkpoint is the one of the best source development F1.
 
@@ -143,12 +146,15 @@ def train_token_classifier(
         source, dev: labelled sentences.
         target: target sentences, of which only the words are read.
         target_entities: their refined pseudo labels.
+        lora_rank, lora_alpha: of adapters, which alone learn in the encoder; see `adapt`. They are merged at the end.
     """
     config, tags = model.config, tag_names(list(model.config.id2label.values()))
     names = {"id2label": dict(enumerate(tags)), "label2id": {tag: i for i, tag in enumerate(tags)}}
     fresh = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(backbone, **names))
     weights = {name: value for name, value in model.encoder.state_dict().items() if "pooler" not in name}
     fresh.base_model.load_state_dict(weights)
+    if lora_rank:
+        adapt(fresh.base_model, lora_rank, lora_alpha)
     parts = ((source, gold_entities(source)), (target, target_entities))
     train = concatenate_datasets([token_features(*part, tokenizer, tags, config.max_tokens) for part in parts])
 
@@ -168,6 +174,8 @@ def train_token_classifier(
     )
     watch(trainer, "token classifier")
     trainer.train()
+    if lora_rank:
+        merge_adapters(fresh.base_model)
     return trainer
 
 

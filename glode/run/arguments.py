@@ -138,6 +138,16 @@ class ModelArguments:
         default="sdpa",
         metadata={"help": "Attention of the encoder. One that it does not know becomes eager.", "choices": ATTENTION},
     )
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train adapters of this rank in the encoder's linear layers in place of its weights, such as 16, for large "
+            "encoders; the result has them merged. Needs the extra lora, and rates of about ten times those of whole weights."
+        },
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "An adapter's share is scaled by lora_alpha / lora_rank. Default: twice the rank."}
+    )
 
 
 @dataclass
@@ -211,6 +221,10 @@ class RunArguments:
     keep_checkpoints: bool = field(
         default=False,
         metadata={"help": "Keep the stages' checkpoints when the run has ended; neither using nor resuming it needs them."},
+    )
+    save_adapter: bool = field(
+        default=False,
+        metadata={"help": "Beside each model of --lora_rank, keep in adapter/ what peft.PeftModel loads onto the encoder."},
     )
     model_cache: str = field(
         default=f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/glode",

@@ -9,6 +9,7 @@ from glode.errors import InputError
 from glode.run.arguments import ModelArguments
 from glode.run.corpora import Corpora
 from glode.run.embedded import DEMO_BACKBONE, convert_e5
+from glode.training.adapters import adapt
 from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, join_unspaced
 
 
@@ -67,16 +68,20 @@ def glode_config(arguments: ModelArguments, path: str, tokenizer, labels: list[s
     )
 
 
-def fresh_model(path: str, config: GlodeConfig, attn_implementation: str) -> GlodeModel:
-    """A model on the encoder's pretrained weights; everything else is drawn from torch's random state.
+def fresh_model(path: str, config: GlodeConfig, arguments: ModelArguments) -> GlodeModel:
+    """A model on the encoder's pretrained weights, with adapters where they are asked for; everything else is drawn from torch's
+    random state.
 
     Raises:
         InputError: the weights are not there or damaged, or the encoder has no such attention.
     """
     try:
-        return aligned(GlodeModel.from_encoder(path, config, attn_implementation=attn_implementation))
+        model = aligned(GlodeModel.from_encoder(path, config, attn_implementation=arguments.attn_implementation))
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _backbone_error(path, error) from error
+    if arguments.lora_rank:
+        adapt(model.encoder, arguments.lora_rank, arguments.lora_alpha)
+    return model
 
 
 def aligned(model: GlodeModel) -> GlodeModel:

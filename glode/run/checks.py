@@ -8,6 +8,7 @@ from pathlib import Path
 from glode.errors import InputError
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.parts import checkpoints
+from glode.training.adapters import check_peft
 from glode.training.arguments import GlodeTrainingArguments
 
 _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
@@ -15,7 +16,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
         (
             *("max_source_samples", "max_target_samples", "max_span_length", "projection_size", "num_neighbors"),
             *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "beta_epochs"),
-            *("datastore_size", "num_teachers", "teacher_requests", "rounds"),
+            *("datastore_size", "num_teachers", "teacher_requests", "rounds", "lora_rank"),
         ),
         lambda value: value >= 1,
     ),
@@ -23,7 +24,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "above 0": (
         (
             *("num_train_epochs", "source_num_train_epochs", "token_classifier_epochs", "learning_rate", "head_learning_rate"),
-            "target_train_weight",
+            *("target_train_weight", "lora_alpha"),
         ),
         lambda value: 0 < value < math.inf,
     ),
@@ -69,7 +70,25 @@ def check_arguments(data: DataArguments, model: ModelArguments, training: GlodeT
         raise InputError("--export_token_classifier learns the pseudo labels of the target stage: give --stage all or target.")
     if data.target_train and run.stage == "source":
         raise InputError("--target_train joins the target stage, which --stage source leaves out. Give --stage all or target.")
+    if model.attn_implementation.startswith("flash") and training.bf16 is False and not training.fp16:
+        raise InputError(
+            f"--attn_implementation {model.attn_implementation} computes in bf16 or fp16 alone. Leave --bf16 out, or take sdpa."
+        )
+    _check_adapters(model, run)
     _check_teachers(run)
+
+
+def _check_adapters(model: ModelArguments, run: RunArguments) -> None:
+    """Whether adapters can be had, and what is said of them means something.
+
+    Raises:
+        InputError: they cannot, or it does not.
+    """
+    if model.lora_rank is None:
+        if model.lora_alpha is not None or run.save_adapter:
+            raise InputError("--lora_alpha and --save_adapter say something of adapters. Give --lora_rank 16, or leave them out.")
+        return
+    check_peft()
 
 
 def _check_teachers(run: RunArguments) -> None:

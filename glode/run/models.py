@@ -24,6 +24,7 @@ from glode.run.preparation import Preparation
 from glode.run.publishing import write_run_card
 from glode.run.report import console
 from glode.run.resuming import checkpoint_of
+from glode.training.adapters import DIRECTORY, Adapter, adapter_of, is_adapted, learning_share, merge_adapters
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.head_warmup import fit_head, needs_warmup
 from glode.training.progress import watch
@@ -31,6 +32,7 @@ from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
 
 logger = logging.get_logger("glode")
+LOW_RATE = 5e-5  # below it adapters hardly learn
 
 
 def training_steps(trainer: GlodeTrainer) -> int:
@@ -44,18 +46,20 @@ class StageModels:
     """Makes, trains, saves and loads the models of a run.
 
     Attributes:
+        adapter: what the last training taught adapters, where these are kept by themselves.
         fitted_head: the weights of a fresh language model's head, once they are fitted; empty where the run leaves it fresh.
     """
 
     def __init__(self, run: Preparation):
         self.run = run
+        self.adapter: Adapter | None = None
         self.fitted_head: dict[str, torch.Tensor] | None = None
 
     def fresh_model(self, stage: str, number: int = 1) -> GlodeModel:
         """The same initial model for both stages and on all processes, but that further teachers have other heads; a fresh
         language model's head is fitted for a stage that reads with it."""
         set_seed(self._seed(stage, number))
-        model = fresh_model(self.run.path, self.run.config, self.run.model_arguments.attn_implementation)
+        model = fresh_model(self.run.path, self.run.config, self.run.model_arguments)
         if needs_warmup(model, self.run.training, stage):
             self._fit_head(model)
         return model
@@ -119,13 +123,16 @@ class StageModels:
         return dataclasses.replace(self.run.training, **changes)
 
     def train(self, trainer: GlodeTrainer, stage: str, number: int) -> None:
-        """Train a stage, from its newest checkpoint where the run is resumed.
+        """Train a stage, from its newest checkpoint where the run is resumed. The model has no adapters afterwards.
 
         Raises:
+            InputError: its adapters would be spread over devices.
             KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
         """
         run = self.run
         self._fit_warmup(trainer, stage)
+        if is_adapted(trainer.model.encoder):
+            self._say_what_learns(trainer)
         checkpoint = checkpoint_of(run.training, stage, number)
         if run.main:
             run.fingerprint.write(run.output / checkpoints(stage, number))
@@ -135,6 +142,28 @@ class StageModels:
         run.metrics["epochs"][numbered(stage, number)] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
+        if is_adapted(trainer.model.encoder):
+            if run.options.save_adapter and run.main:
+                self.adapter = adapter_of(trainer.model, run.model_arguments.model_name_or_path)
+            merge_adapters(trainer.model.encoder)
+
+    def _say_what_learns(self, trainer: GlodeTrainer) -> None:
+        """How few weights a run with adapters trains, once; and where their rate is one for whole weights."""
+        run = self.run
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "--lora_rank: adapters are merged into weights that lie on one device, and FSDP and DeepSpeed spread them. Leave "
+                "one of them out; with adapters a model needs far less memory."
+            )
+        if "parameters" in run.metrics:
+            return
+        learn, total = learning_share(trainer.model)
+        run.metrics["parameters"] = {"learn": learn, "all": total}
+        run.say("adapters", f"of rank {run.model_arguments.lora_rank}: {learn:,} of {total:,} weights learn")
+        if run.main and (rate := run.training.learning_rate) < LOW_RATE:
+            logger.warning(
+                f"--learning_rate {rate:g} is one for whole weights: adapters want about ten times as much, such as 2e-4."
+            )
 
     def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
         """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
@@ -156,6 +185,9 @@ class StageModels:
         with place as directory:
             trainer.accelerator.wait_for_everyone()  # what a killed run has left there is gone by now
             trainer.save_model(str(directory), _internal_call=True)  # the end of the run pushes it, with its card
+            if self.adapter:
+                self.adapter.write(directory / DIRECTORY)
+                self.adapter = None
             if write_more and self.run.main:
                 write_more(directory)
         trainer.accelerator.wait_for_everyone()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
 
 from glode.errors import InputError
 from glode.run.arguments import KINDS, DataArguments, ModelArguments, RunArguments
@@ -24,7 +25,16 @@ DESCRIPTION = (
 TRAINING = (
     *("num_train_epochs", "source_num_train_epochs", "learning_rate", "head_learning_rate", "lr_scheduler_type"),
     *("one_cycle", "warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
-    *("gradient_accumulation_steps", "activation_checkpointing", "bf16", "fp16", "seed", "eval_strategy", "save_strategy"),
+    *(
+        "gradient_accumulation_steps",
+        "activation_checkpointing",
+        "bf16",
+        "fp16",
+        "tf32",
+        "seed",
+        "eval_strategy",
+        "save_strategy",
+    ),
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model", "early_stopping_patience"),
 )
 RUN = (
@@ -42,7 +52,7 @@ RUN = (
         "overwrite",
     ),
     "resume_from_checkpoint",
-    *("keep_checkpoints", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
+    *("keep_checkpoints", "save_adapter", "model_cache", "log_level", "logging_steps", "report_to", "use_cpu"),
 )
 PUBLISHING = (
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_token", "hub_revision", "license"),
@@ -85,6 +95,9 @@ def make_parser(program: str = PROGRAM) -> HfArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
+    for action in parser._actions:
+        if action.type is string_to_bool:  # --bf16 alone is --bf16 true, also where the default is neither
+            action.nargs, action.const = "?", True
     groups = argument_groups()
     usual = dict(list(groups.items())[:-1])
     parser.add_argument("-h", "--help", action=ShowHelp, groups=usual, help="Show this help.")

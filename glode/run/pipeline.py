@@ -141,7 +141,8 @@ class Stages:
         labelled = [corpus for corpus in (run.corpora.source, run.corpora.target_train) if corpus is not None]
         data = (concatenate_datasets(labelled), run.corpora.dev, run.corpora.target)
         entities = teacher.pseudo_entities(len(run.corpora.target))
-        trainer = train_token_classifier(run.path, teacher.model, run.tokenizer, arguments, *data, entities)
+        adapters = {name: getattr(run.model_arguments, name) for name in ("lora_rank", "lora_alpha")}
+        trainer = train_token_classifier(run.path, teacher.model, run.tokenizer, arguments, *data, entities, **adapters)
         directory = run.output / "token_classifier"
         self.models.save(trainer, write_whole(directory, owner=run.main))
         run.metrics["cost"]["token_classifier"] = watch.read()

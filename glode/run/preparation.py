@@ -11,16 +11,19 @@ from datasets import Dataset, concatenate_datasets
 from transformers.utils import logging
 
 from glode.corpora.labels import count_repeated, label_names
-from glode.features.columns import numbers
+from glode.fast.precision import speedup_of_bf16
+from glode.fast.products import faster_products
+from glode.features.columns import list_lengths, numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
-from glode.run.backbone import glode_config, load_backbone
+from glode.run.backbone import fresh_model, glode_config, load_backbone
 from glode.run.config import recipe_name
 from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
 from glode.run.languages import language_note
+from glode.run.precision import choose_precision
 from glode.run.report import console, say, show_corpora, summarize_corpora
 from glode.run.resuming import check_writable
 from glode.run.teacher_kinds import LABELS, kinds_of, types_of_teachers
@@ -106,10 +109,12 @@ class Preparation:
             self.target = self.features(self.corpora.target)  # no labels: the target's entities are never read into features
             self.source_languages = self._languages_of_source()
             self.labelled, self.labelled_languages = self._with_target_train()
-        self.fingerprint = fingerprint_of(self.corpora, model, training, options, self.labels, self.length)
+        precision = self._choose_precision()
+        self.fingerprint = fingerprint_of(self.corpora, model, self.training, options, self.labels, self.length)
         self.metrics: dict[str, Any] = {
             "arguments": {"data": vars(data), "model": vars(model), "run": vars(options), "seed": training.seed},
             "corpora": summaries,
+            **precision,
             "labels": self.labels,
             "max_span_length": self.length,
             "unreachable": self._unreachable(),
@@ -222,6 +227,24 @@ class Preparation:
             f"no pseudo label will be refined: the target stage has {length} after the share {training.refine_start:g} of the "
             "training. Give more --num_train_epochs or a smaller --refine_start."
         )
+
+    def _choose_precision(self) -> dict[str, Any]:
+        """Settle the precision of training where it is open; what is told of it in metrics.json."""
+        told = (self.training, self.options, self.model_arguments)
+        self.training, choice = choose_precision(*told, self._speedup_of_bf16)
+        if choice.told:
+            self.say("precision", choice.told)
+        return {"mixed_precision": self.training.mixed_precision, "bf16_speedup": choice.factor}
+
+    def _speedup_of_bf16(self) -> float:
+        """How many times as fast a step is in bf16 as in fp32, on this encoder and on rows as long as the corpora's."""
+        model = fresh_model(self.path, self.config, self.model_arguments)
+        if not self.model_arguments.lora_rank:
+            model.get_input_embeddings().requires_grad_(not self.training.freeze_embeddings)
+        windows = np.concatenate([list_lengths(corpus, "input_ids") for corpus in (self.source, self.target)])
+        rows = 2 * self.training.per_device_train_batch_size  # of both streams
+        with faster_products():
+            return speedup_of_bf16(model, rows, round(windows.mean()), self.training.device)
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)

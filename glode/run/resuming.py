@@ -52,7 +52,7 @@ def parts_in(output: Path, run: RunArguments) -> dict[str, Path]:
         parts |= {name: output for name in labels if not run.pseudo_labels or name != LABELS}
         parts |= dict.fromkeys(_found(output, "teacher_labels", ".jsonl"), output)
         parts |= {name: output / name for name in (*_found(output, "target", "_checkpoints"), *_found(output, "target_model"))}
-        parts |= dict.fromkeys(("model.safetensors", "model.safetensors.index.json", "token_classifier"), output)
+        parts |= dict.fromkeys(("model.safetensors", "model.safetensors.index.json", "token_classifier", "adapter"), output)
     named = {Path(path).resolve() for path in (*(run.teachers or ()), run.pseudo_labels) if path}
     return {name: where for name, where in parts.items() if _is_there(output / name) and (output / name).resolve() not in named}
 

@@ -54,6 +54,7 @@ def train(corpora: Path, backbone: Path, output: Path, url: str, *more: str) -> 
     command += ["--source_dev", str(corpora / "en.iob2"), "--target_unlabeled", str(corpora / "de.txt"), "--use_cpu", "true"]
     command += ["--target_test", str(corpora / "de.iob2"), "--model_name_or_path", str(backbone), "--output_dir", str(output)]
     command += ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--learning_rate", "3e-3", "--seed", "1"]
+    command += ["--bf16", "false"]
     command += ["--disable_tqdm", "true", "--push_to_hub", "true", "--hub_model_id", "user/glode-de", "--hub_token", TOKEN, *more]
     return subprocess.run(command, cwd=ROOT, env=environment(output.parent, url), capture_output=True, text=True, check=False)
 

@@ -21,9 +21,10 @@ ARMS = ("paper", "authors", "small")
 # Beside the options of the method, what a result depends on.
 CHOICES = (
     *("model_name_or_path", "dropout", "max_span_length", "max_tokens", "cut_sentences", "projection_size"),
+    *("lora_rank", "lora_alpha"),
     *("num_train_epochs", "source_num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "head_learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "lr_scheduler_type", "one_cycle"),
-    *("warmup_steps", "load_best_model_at_end"),
+    *("warmup_steps", "load_best_model_at_end", "bf16"),
 )
 # The paper's text.
 PAPER = {
@@ -111,7 +112,10 @@ def pretrained(tokenizer, tmp_path_factory) -> Path:
     return directory
 
 
-TINY_RUN = "--target_lang de --max_source_samples 12 --max_target_samples 8 --max_steps 3 --use_cpu true --disable_tqdm true"
+TINY_RUN = (
+    "--target_lang de --max_source_samples 12 --max_target_samples 8 --max_steps 3 --use_cpu true --disable_tqdm true "
+    "--bf16 false"
+)
 
 
 @pytest.mark.usefixtures("datasets_cache", "one_thread")

@@ -26,6 +26,7 @@ class Command:
             "model_cache": self.directory / "cache",
             "output_dir": self.directory / "output",
             "report_to": "none",
+            "bf16": "false",
         }
 
     def file(self, name: str, text: str | bytes) -> Path:
