@@ -16,6 +16,7 @@ _WHERE = {
     "GlodeTrainingArguments": "glode.training.arguments",
     "InputError": "glode.errors",
     "load_corpus": "glode.corpora.reading",
+    "render": "glode.serving.rendering",
     "train": "glode.api",
 }
 
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "__version__",
     "load_corpus",
+    "render",
     "train",
 ]
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from glode.api import train
     from glode.corpora.reading import load_corpus
     from glode.errors import InputError
+    from glode.serving.rendering import render
     from glode.training.arguments import GlodeTrainingArguments
     from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline
     from trainer_glode import GlodeTrainer

@@ -305,11 +305,9 @@ def page_row(sentence: int, words: Sequence[str], reviewed: Reviewed) -> "Review
 
 def interface(types: Sequence[str]) -> str:
     """The labeling interface of a project that shows the tasks."""
-    from glode.serving.rendering import COLORS
+    from glode.serving.rendering import colors_of
 
-    labels = [
-        f"    <Label value={quoteattr(name)} background={quoteattr(COLORS[i % len(COLORS)])}/>" for i, name in enumerate(types)
-    ]
+    labels = [f"    <Label value={quoteattr(name)} background={quoteattr(color)}/>" for name, color in colors_of(types).items()]
     lines = ["<View>", '  <Header value="$doubt"/>', '  <Labels name="label" toName="text">', *labels, "  </Labels>"]
     return "\n".join([*lines, '  <Text name="text" value="$text"/>', "</View>", ""])
 
