@@ -88,8 +88,8 @@ def _check(text: str, entity: Any) -> None:
     """
     if not isinstance(entity, Mapping) or not {"entity_group", "start", "end"} <= entity.keys():
         raise InputError(
-            f"render: {entity!r} is no entity. Expected a dictionary with entity_group, start and end, as our pipeline returns it, "
-            'and a token classifier\'s with aggregation_strategy="simple".'
+            f"render: {entity!r} is no entity. Expected a dictionary with entity_group, start and end, as our pipeline returns "
+            'it, and a token classifier\'s with aggregation_strategy="simple".'
         )
     start, end = entity["start"], entity["end"]
     if not 0 <= start < end <= len(text):
