@@ -15,6 +15,7 @@ _WHERE = {
     "GlodeTrainer": "trainer_glode",
     "GlodeTrainingArguments": "glode.training.arguments",
     "InputError": "glode.errors",
+    "Tagger": "glode.serving.tagger",
     "load_corpus": "glode.corpora.reading",
     "render": "glode.serving.rendering",
     "train": "glode.api",
@@ -27,6 +28,7 @@ __all__ = [
     "GlodeTrainer",
     "GlodeTrainingArguments",
     "InputError",
+    "Tagger",
     "__version__",
     "load_corpus",
     "render",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from glode.corpora.reading import load_corpus
     from glode.errors import InputError
     from glode.serving.rendering import render
+    from glode.serving.tagger import Tagger
     from glode.training.arguments import GlodeTrainingArguments
     from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline
     from trainer_glode import GlodeTrainer
