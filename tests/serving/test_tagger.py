@@ -4,6 +4,8 @@ cache is never that of another model."""
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets.fingerprint import Hasher
+from support import ROOT
 from support.entities import places
 from support.recipes import recipe
 
@@ -32,15 +35,15 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run_recipe(words: str, directory: Path, work: Path) -> list[dict]:
-    """The rows that the recipe of docs/scaling.md with these words writes for TEXTS, with another model."""
-    exec(recipe("scaling.md", words).replace("glode-demo", str(directory)), {})
+def recipe_for(words: str, directory: Path) -> str:
+    """The recipe of docs/scaling.md with these words, for another model."""
+    return recipe("scaling.md", words).replace("glode-demo", str(directory))
+
+
+def check(work: Path, ner) -> None:
+    """Whether what was written is TEXTS, each with what the pipeline finds."""
     (written,) = work.glob("tagged*")
-    return sorted(pq.read_table(written).to_pylist(), key=lambda row: row["id"])
-
-
-def check(rows: list[dict], ner) -> None:
-    """Whether the rows are TEXTS, each with what the pipeline finds."""
+    rows = sorted(pq.read_table(written).to_pylist(), key=lambda row: row["id"])
     assert [row["text"] for row in rows] == TEXTS
     assert [places(row["entities"]) for row in rows] == [places(found) for found in ner(TEXTS)]
     scores = [[entity["score"] for entity in found] for found in ner(TEXTS)]
@@ -51,19 +54,19 @@ def check(rows: list[dict], ner) -> None:
 def test_two_processes_of_datasets(directory, ner, work, datasets_cache):
     torch.set_num_threads(2)
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # its threads do not live on in a forked process
-    check(run_recipe("num_proc=2", directory, work), ner)
+    exec(recipe_for("num_proc=2", directory), {})
+    check(work, ner)
 
 
 @pytest.mark.slow
-def test_two_workers_of_ray(directory, ner, work, monkeypatch):
-    import ray
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        check(run_recipe("import ray", directory, work), ner)
-    finally:
-        ray.shutdown()
+def test_two_workers_of_ray(directory, ner, work):
+    """In a process of its own, which Ray's threads and signal handlers end with."""
+    start = "import ray; ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", start + recipe_for("import ray", directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(work, ner)
 
 
 def test_options_and_columns(directory, ner):
