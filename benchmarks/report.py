@@ -252,6 +252,18 @@ def tagging(rows: Sequence[Row]) -> str:
     return "\n".join([how.format(**rows[0]), *tables])
 
 
+def several_workers(rows: Sequence[Row]) -> str:
+    """Each engine beside one process of the same model."""
+    alone = {row["model"]: float(row["words a second"]) for row in rows if row["engine"] == "one process"}
+    lines = []
+    for row in rows:
+        speed = float(row["words a second"])
+        ratio = f"{speed / alone[row['model']]:.2f}"
+        lines.append([f"{row['model']}, {row['engine']}", row["workers"], f"{speed:.0f}", ratio, row["seconds to start"]])
+    header = ["", "workers", "words a second", "of one process", "seconds to start"]
+    return "\n".join([f"A thread a process; {where(rows)}\n", table(header, lines)])
+
+
 def growing_corpus(rows: Sequence[Row]) -> str:
     names = [name for name in rows[0] if name not in ("sentences", "cpu", "versions")]
     values = {name: [float(row[name]) for row in rows] for name in names}
@@ -275,6 +287,7 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
     sections: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
         "A step of the target stage": ("speed", steps),
         "Tagging (`python benchmarks/inference.py`)": ("inference", tagging),
+        "Tagging by several workers (`python benchmarks/workers.py`)": ("workers", several_workers),
         "A corpus as it grows (`python benchmarks/scale.py`)": ("scale", growing_corpus),
         "On a GPU (`python benchmarks/gpu.py`)": ("gpu", on_gpu),
     }

@@ -15,7 +15,9 @@ _WHERE = {
     "GlodeTrainer": "trainer_glode",
     "GlodeTrainingArguments": "glode.training.arguments",
     "InputError": "glode.errors",
+    "Tagger": "glode.serving.tagger",
     "load_corpus": "glode.corpora.reading",
+    "render": "glode.serving.rendering",
     "train": "glode.api",
 }
 
@@ -26,8 +28,10 @@ __all__ = [
     "GlodeTrainer",
     "GlodeTrainingArguments",
     "InputError",
+    "Tagger",
     "__version__",
     "load_corpus",
+    "render",
     "train",
 ]
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from glode.api import train
     from glode.corpora.reading import load_corpus
     from glode.errors import InputError
+    from glode.serving.rendering import render
+    from glode.serving.tagger import Tagger
     from glode.training.arguments import GlodeTrainingArguments
     from modeling_glode import GlodeConfig, GlodeModel, GlodePipeline
     from trainer_glode import GlodeTrainer

@@ -1,13 +1,13 @@
 """The sentences with most errors as a page of HTML: one file, no script, nothing loaded from elsewhere."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from glode.evaluation.kinds import CORRECT, Outcome, end_of
 from glode.metrics import Entity
 from glode.publishing.token_classifier import running_text
-from glode.serving.rendering import COLORS, CONTROLS
+from glode.serving.rendering import Mark, colors_of, harmless, paragraphs
 
 SURE = 0.9  # of an entity, on a page for review
 
@@ -17,10 +17,7 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 article { border-top: 1px solid #8886; padding: .8rem 0; }
 h2 { font-size: 1rem; margin: 0; }
 .who { font-size: .8rem; opacity: .75; margin: .5rem 0 0; }
-.text { margin: 0; line-height: 2; white-space: pre-wrap; overflow-wrap: anywhere; }
-mark { color: #fff; padding: .1rem .3rem; border-radius: .3rem; unicode-bidi: isolate; }
-mark.wrong { outline: 2px dashed currentColor; outline-offset: -2px; }
-mark bdi { font-size: .7rem; font-weight: bold; margin-inline-start: .3rem; }
+mark.dashed { outline: 2px dashed currentColor; outline-offset: -2px; }
 ul { margin: .3rem 0; font-size: .9rem; }
 """
 
@@ -48,8 +45,7 @@ def error_page(
         outcomes: model -> what became of the entities of each sentence.
     """
     rows = [row for model in outcomes.values() for i in sentences for row in model[i]]
-    types = sorted({entity[2] for outcome in rows for entity in (outcome.gold, outcome.found) if entity})
-    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(types)}
+    colors = colors_of(sorted({entity[2] for outcome in rows for entity in (outcome.gold, outcome.found) if entity}))
     parts = [_article(i, words[i], {name: model[i] for name, model in outcomes.items()}, colors) for i in sentences]
     first = f"{len(sentences)} sentences, those with most errors first. A dashed border marks what is wrong."
     return _page(title, first, "\n".join(parts) or "<p>No sentence has an error.</p>")
@@ -87,7 +83,7 @@ class ReviewRow:
 def review_page(title: str, order: str, types: Sequence[str], rows: Sequence[ReviewRow]) -> str:
     """A page of sentences that a person should look at: the model's entities and, where they are given, those of the first pseudo
     labels; `order` says which sentences these are."""
-    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(types)}
+    colors = colors_of(types)
     which = "the least certain ones" if order == "uncertain" else "those that changed most"
     first = f"{len(rows)} sentences, {which} first. A dashed border marks "
     first += "what is not on the other side." if order == "changed" else f"entities of less than {100 * SURE:.0f} % probability."
@@ -104,7 +100,7 @@ def _review_article(row: ReviewRow, colors: Mapping[str, str]) -> str:
     parts.append(_texts("model", row.words, found, colors))
     items = [f"least certain: {row.doubt}"]
     items += [f"{_words(entity, row.words)}: {entity[2]} {100 * score:.0f} %" for entity, score in row.found.items()]
-    shown = "".join(f'<li><bdi dir="auto">{_shown(item)}</bdi></li>' for item in items)
+    shown = "".join(f'<li><bdi dir="auto">{harmless(item)}</bdi></li>' for item in items)
     return "\n".join([*parts, f"<ul>{shown}</ul>", "</article>"])
 
 
@@ -124,7 +120,7 @@ def _article(number: int, words: Sequence[str], outcomes: Mapping[str, Sequence[
 
 def _error(outcome: Outcome, words: Sequence[str]) -> str:
     sides = [entity for entity in (outcome.gold, outcome.found) if entity]
-    names = [f'<bdi dir="auto">{_shown(_words(entity, words))}</bdi> <bdi>{_shown(entity[2])}</bdi>' for entity in sides]
+    names = [f'<bdi dir="auto">{harmless(_words(entity, words))}</bdi> <bdi>{harmless(entity[2])}</bdi>' for entity in sides]
     return f"{outcome.kind}: {' → '.join(names)}"
 
 
@@ -133,37 +129,8 @@ def _words(entity: Entity, words: Sequence[str]) -> str:
 
 
 def _texts(who: str, words: Sequence[str], entities: Mapping[Entity, bool], colors: Mapping[str, str]) -> str:
-    """The sentence with its entities (-> whether they are right), once for each layer of entities that do not overlap."""
-    texts = [_text(words, layer, entities, colors) for layer in layers(entities)] or [_text(words, [], {}, colors)]
-    return f'<p class="who"><bdi>{_shown(who)}</bdi></p>\n' + "\n".join(texts)
-
-
-def _text(words: Sequence[str], layer: Sequence[Entity], right: Mapping[Entity, bool], colors: Mapping[str, str]) -> str:
+    """The sentence with its entities (-> whether they are right)."""
     text, offsets = running_text(words)
-    parts, at = [], 0
-    for entity in layer:
-        start, end = offsets[entity[0]][0], offsets[end_of(entity) - 1][1]
-        kind = "" if right[entity] else ' class="wrong"'
-        parts.append(_shown(text[at:start]))
-        parts.append(f'<mark{kind} style="background: {colors[entity[2]]}">{_shown(text[start:end])}')
-        parts.append(f"<bdi>{_shown(entity[2])}</bdi></mark>")
-        at = end
-    return f'<p class="text" dir="auto">{"".join(parts)}{_shown(text[at:])}</p>'
-
-
-def layers(entities: Iterable[Entity]) -> list[list[Entity]]:
-    """The entities in as few lists as it takes for none of a list to overlap another, each in text order."""
-    found: list[list[Entity]] = []
-    for entity in sorted(entities, key=lambda e: (e[0], -end_of(e), e[2])):
-        for layer in found:
-            if end_of(layer[-1]) <= entity[0]:
-                layer.append(entity)
-                break
-        else:
-            found.append([entity])
-    return found
-
-
-def _shown(text: str) -> str:
-    """A text as HTML shows it: markup and control characters are made harmless."""
-    return escape(text.translate(CONTROLS))
+    places = {entity: (offsets[entity[0]][0], offsets[end_of(entity) - 1][1]) for entity in entities}
+    marks = [Mark(*places[entity], entity[2], dashed=not right) for entity, right in entities.items()]
+    return f'<p class="who"><bdi>{harmless(who)}</bdi></p>\n{paragraphs(text, marks, colors)}'

@@ -8,7 +8,7 @@ from glode.evaluation.doubts import Reviewed
 from glode.evaluation.page import ReviewRow
 from glode.publishing.token_classifier import running_text
 from glode.serving.formats import LabelStudioWriter
-from glode.serving.rendering import COLORS
+from glode.serving.rendering import colors_of
 
 
 def task(number: int, words: Sequence[str], reviewed: Reviewed, version: str) -> dict[str, Any]:
@@ -45,8 +45,6 @@ def page_row(sentence: int, words: Sequence[str], reviewed: Reviewed) -> ReviewR
 
 def interface(types: Sequence[str]) -> str:
     """The labeling interface of a project that shows the tasks."""
-    labels = [
-        f"    <Label value={quoteattr(name)} background={quoteattr(COLORS[i % len(COLORS)])}/>" for i, name in enumerate(types)
-    ]
+    labels = [f"    <Label value={quoteattr(name)} background={quoteattr(color)}/>" for name, color in colors_of(types).items()]
     lines = ["<View>", '  <Header value="$doubt"/>', '  <Labels name="label" toName="text">', *labels, "  </Labels>"]
     return "\n".join([*lines, '  <Text name="text" value="$text"/>', "</View>", ""])

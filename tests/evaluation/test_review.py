@@ -75,7 +75,7 @@ def test_what_changed_most_comes_first(finished: Path, tmp_path: Path):
         shutil.copy(finished / "source_model" / name, same / name)
     tasks = tasks_of(same, "--order", "changed", output=tmp_path / "same.json")
     assert max(task["data"]["change"] for task in tasks) < 1e-3
-    assert 'class="wrong"' not in (tmp_path / "same.html").read_text(encoding="utf-8")
+    assert 'class="dashed"' not in (tmp_path / "same.html").read_text(encoding="utf-8")
 
 
 def test_a_text_of_ones_own(directory: Path, tmp_path: Path):
@@ -84,7 +84,7 @@ def test_a_text_of_ones_own(directory: Path, tmp_path: Path):
     assert {task["data"]["text"] for task in tasks} == {"Otto von Hagen wohnt in Bern.", "Es regnet, sagte Anna & Co."}
     assert "change" not in tasks[0]["data"]
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    texts = [unescape(re.sub(r"<bdi>.*?</bdi>|<[^>]+>", "", text)) for text in re.findall(r'<p class="text".*?</p>', page)]
+    texts = [unescape(re.sub(r"<bdi.*?</bdi>|<[^>]+>", "", text)) for text in re.findall(r'<p dir="auto".*?</p>', page)]
     assert texts == [task["data"]["text"] for task in tasks] and "least certain: " in page and "the least certain ones" in page
     view = ElementTree.parse(tmp_path / "r.xml").getroot()
     labels = [label.get("value") for label in view.iter("Label")]
