@@ -15,8 +15,9 @@ from glode.features.columns import numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments, recipe_name
-from glode.run.backbone import glode_config, load_backbone
+from glode.run.backbone import embedded_backbone, glode_config, load_backbone
 from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
+from glode.run.embedded import DEMO_BACKBONE
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
 from glode.run.languages import language_note
@@ -79,8 +80,12 @@ class Preparation:
         check_writable(self.output)
         self._say_languages()
         with training.main_process_first(desc="reading the corpora"):
+            embedded = model.model_name_or_path == DEMO_BACKBONE
+            if not embedded:  # its mistakes are told before corpora of any size are read
+                self.path, self.tokenizer = load_backbone(model.model_name_or_path)
             self.corpora = load_corpora(data, memory, self._types_of_given_labels(), bool(run.pseudo_labels))
-            self.path, self.tokenizer = load_backbone(model, self.corpora, run.model_cache)
+            if embedded:
+                self.path, self.tokenizer = load_backbone(embedded_backbone(self.corpora, run.model_cache))
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
         if self.main:
