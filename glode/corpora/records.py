@@ -230,12 +230,17 @@ def _in_characters(found: list[tuple[int, int, str]], text: str, notes: Counter[
     units = list(accumulate((1 + (character >= "\U00010000") for character in text), initial=0))
     place = {unit: position for position, unit in enumerate(units)}
     converted = [(place.get(start, -1), place.get(end, -1), name) for start, end, name in found]
-    if all(start in starts and end in ends for start, end, _ in found):
+    if all(start in starts and end in ends for start, end in (_without_white_space(text, *span[:2]) for span in found)):
         return found
     if not all(start in starts and end in ends for start, end, _ in converted):
         return found
     notes["offsets in UTF-16 units converted"] += len(found)
     return converted
+
+
+def _without_white_space(text: str, start: int, end: int) -> tuple[int, int]:
+    inside = text[start:end]
+    return end - len(inside.lstrip()), start + len(inside.rstrip())
 
 
 def _is_regions(value: object) -> bool:
