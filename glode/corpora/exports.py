@@ -26,7 +26,7 @@ def read_export(record: dict, where: str, notes: Counter[str]) -> list[tuple[str
     """
     for name, (keys, mend) in _NOT_READ.items():
         if keys <= record.keys() and "text" not in record:
-            raise InputError(f"{where}: this looks like {name}, which is not read. {mend}")
+            raise InputError(f"{where}: this looks like {name}, which no reader here takes. {mend}")
     export = next((each for each in _EXPORTS if each.wrote(record)), None)
     if export is None:
         return None

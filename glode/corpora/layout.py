@@ -87,7 +87,7 @@ def _find_token(survey: Survey, options: ReadingOptions, path: Path) -> int:
 
 
 def _check_offsets(survey: Survey, options: ReadingOptions, path: Path) -> None:
-    """A table with a row an entity has no text around them, as Comprehend's annotations and the table of `glode tag` have none."""
+    """A table with a row an entity has no texts, as those of Comprehend and of `glode tag`."""
     assert survey.first
     number, columns = survey.first
     names = {re.sub(r"[\s_]+", " ", name.strip().lower()) for name in columns}
@@ -124,7 +124,7 @@ def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> Non
 
 
 def _check_texts(survey: Survey, columns: Iterable[int], path: Path, share: float | None = 0.5) -> None:
-    """Whether one of the columns holds texts: two blanks a line, or in more than this share of the lines one that is in no tag."""
+    """Whether one of the columns holds texts: two blanks a line, or more than this share of lines with one that is in no tag."""
     for column in columns:
         blanks, parted = survey.blanks[column], survey.parted[column]
         if survey.words and (blanks >= 2 * survey.words or (share is not None and parted > share * survey.words)):

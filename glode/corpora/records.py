@@ -372,7 +372,7 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
     names, surface = [names] if isinstance(names, str) else names, span.get("text")
     if type(names) is int:
         raise InputError(
-            f"{where}: the label {names} of a span is a number without a name. Export the labels with their names, not their ids."
+            f"{where}: the label {names} of a span is only a number. Export the labels with their names, not their ids."
         )
     valid = type(start) is type(end) is int and _is_strings(names)
     if valid and isinstance(surface, str) and not _is_same(text[max(start, 0) : max(end, 0)], surface):

@@ -12,7 +12,6 @@ from glode.run.corpora import Corpora
 from glode.run.embedded import convert_e5
 from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, join_unspaced
 
-
 _TRIED_TOKENS = 16
 _ROUNDING = 1e-6  # of the largest state: what is less is rounding
 _PADDING = 0.5  # of what a word changes; kernels over neighbours bring a hundredth of it to the far end

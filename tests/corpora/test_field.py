@@ -166,7 +166,7 @@ NO_PLAIN_TEXT = {
         "words with their tags attached, as in 'Lena/NNP'",
     ),
     "WikiNER's": ("Lena|NNP|I-PER lebt|VB|O\nKiel|NNP|I-LOC\n", "words with their tags attached, as in 'Lena|NNP|I-PER'"),
-    "tags and words": ("B-PER Lena\nO lebt\n\nB-LOC Kiel\n", "the first column holds the tags (B-PER, O, B-LOC). Name both"),
+    "tags and words": ("B-PER Lena\nO lebt\n\nB-LOC Kiel\n", "the first column holds the tags"),
     "PubTator": ("1|t|Lena lebt.\n1|a|Es regnet.\n1\t0\t4\tLena\tPER\n", "PubTator's title and abstract lines are no plain text"),
     "a word a line": (
         "Lena\nlebt\nin\nKiel\n.\n\n" * 3,
@@ -198,7 +198,7 @@ TABLES_OF_TEXTS = {
 @pytest.mark.parametrize("kind", TABLES_OF_TEXTS)
 def test_tables_of_short_texts(tmp_path: Path, kind: str):
     message = message_of(written(tmp_path / "a.csv", TABLES_OF_TEXTS[kind]), labelled=False)
-    assert "a column holds texts" in message and "Lena lebt" in message or "Kiel brennt" in message
+    assert "a column holds texts" in message and ("Lena lebt" in message or "Kiel brennt" in message)
 
 
 def test_a_table_of_titles_and_numbers(tmp_path: Path):

@@ -27,8 +27,8 @@ REFUSED = {
     "modernbert-decoder": ({}, "reads each word without those behind it, as decoders do"),
     "gpt2": ({}, "reads each word without those behind it"),
     "bert": ({"is_decoder": True}, "reads each word without those behind it"),
-    "bros": ({}, "cannot read tokens alone (ValueError: You have to specify bbox). Use an encoder of text"),
-    "canine": ({"vocab_size": None}, "(canine) has no vocabulary of tokens. Use an encoder that has"),
+    "bros": ({}, "cannot read tokens alone ("),
+    "canine": ({"vocab_size": None}, "has no vocabulary of tokens. Use an encoder"),
 }
 
 
