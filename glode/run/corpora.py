@@ -103,7 +103,7 @@ def load_corpora(
 def _from_hub(data: DataArguments, options: ReadingOptions) -> Parts:
     """The corpora out of a data set on the Hub."""
     name = data.dataset_name or ""
-    source = load_hub_corpus(name, data.source_lang, options)
+    source = load_hub_corpus(name, data.source_lang, options, labelled=True)
     targets = {language: load_hub_corpus(name, language, options) for language in data.target_languages}
     for language, corpus in {data.source_lang: source, **targets}.items():
         if "train" not in corpus:
