@@ -95,7 +95,8 @@ def take_survey(path: Path, options: ReadingOptions) -> Survey:
         if not survey.first:
             survey.first = number, columns
             survey.values = [Counter() for _ in columns]
-            survey.digits, survey.blanks, survey.parted = ([start] * len(columns) for start in (True, 0, 0))
+            survey.digits = [True] * len(columns)
+            survey.blanks, survey.parted = ([0] * len(columns) for _ in range(2))
             survey.languages = [Counter() for _ in columns]
             if names := _names(columns, options):
                 survey.names, survey.header = names, number
