@@ -15,6 +15,7 @@ from glode.corpora.tags import COMMON_TYPES
 from glode.errors import InputError
 
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
+_FEW_LINES = 4  # so few may begin with E-Mail
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 COLUMN_SUFFIXES = frozenset({
@@ -124,7 +125,7 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
             "else take the tags away."
         )
     begin = [columns[0] for columns in rows if len(columns) > 1 and (columns[0] == "O" or _TAG.fullmatch(columns[0]))]
-    tags_first = len(begin) >= 0.9 * counted and any(tag != "O" for tag in begin)
+    tags_first = len(begin) >= 0.9 * counted > _FEW_LINES and any(tag != "O" for tag in begin)
     return counted > 0 and (tagged >= 0.9 * counted or tags_first)
 
 

@@ -14,8 +14,9 @@ _TAGS = re.compile(
     r"<(\w+)(?: [^<>]*)?>[^<>]*</\1>|<[^<>]+:[A-Z]+>|\[[^\[\]]+\](?:\([A-Za-z]+\)|[A-Z]{2,})"
 )  # <PER>x</PER>, <x:PER>, [x](PER), [x]PER: also in texts of the web, and marks only where most lines have them
 _CERTAIN = re.compile(
-    r"<START(?::\S+)?> .* <END>|<(?:ENAMEX|NUMEX|TIMEX)\b|\([A-Z_]{2,} [^\s()]+/[A-Z]+\$?[\s)]"
-)  # OpenNLP, MUC, trees of NLTK
+    r".*<START(?::\S+)?> .* <END>|.*<(?:ENAMEX|NUMEX|TIMEX)\b"  # OpenNLP, MUC
+    r"|\(S .*/[A-Z.,:]+\)+$|\([A-Z_]{2,}(?: \S+/[A-Z]{2,5}\$?)+\)+$"  # trees of NLTK
+)
 _ATTACHED = re.compile(rf".+[/|](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
 _PART_OF_SPEECH = re.compile(r".+[/|_](?:[A-Z]{2,5}\$?|[.,:])")  # Lena/NNP lebt/VBZ ./.
 _FEW_WORDS = 3
@@ -30,7 +31,7 @@ def check_marks(path: Path, options: ReadingOptions) -> None:
     lines = read_lines(path, options.encoding, options.encoding_errors)
     sample = list(islice(((number, text) for number, line, _ in lines if (text := line.strip())), _SAMPLE))
     tagged = [line for line in sample if _TAGS.search(line[1])]
-    certain = [line for line in sample if _CERTAIN.search(line[1])]
+    certain = [line for line in sample if _CERTAIN.match(line[1])]
     for number, text in certain or (tagged if 2 * len(tagged) > len(sample) else ()):
         raise InputError(
             f"{path}, line {number}: text with marks of entities, as in {text[:40]!r}. As target text, take the marks away; for "

@@ -359,7 +359,8 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
     """(start, end, type) of an annotated span, in characters, for each of its types."""
     given = span
     if isinstance(span, list) and len(span) == 3:
-        is_type_first = isinstance(span[0], str)  # as Rubrix has it
+        names_first = isinstance(span[0], str) and type(span[1]) is type(span[2]) is int  # as Rubrix has it
+        is_type_first = names_first and span[0] != text[span[1] : span[2]]
         span = dict(zip(("label", "start", "end") if is_type_first else ("start", "end", "label"), span, strict=True))
     span = span if isinstance(span, dict) else {}
     if type(span.get("offset")) is type(span.get("length")) is int:
@@ -370,7 +371,7 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
         _first_of(span, *_TYPE_KEYS),
     )
     names, surface = [names] if isinstance(names, str) else names, span.get("text")
-    if type(names) is int:
+    if type(start) is type(end) is type(names) is int:
         raise InputError(
             f"{where}: the label {names} of a span is only a number. Export the labels with their names, not their ids."
         )

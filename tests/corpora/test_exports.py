@@ -83,6 +83,7 @@ REFUSED = {
         {"annotatable": {}, "anncomplete": True, "entities": []},
         "a file of tagtog's annotations, which no",
     ),
+    "texts with places": ({"text": TEXT, "entities": [["Lena", 0, 4]]}, "is no start, end and type inside the text"),
     "Azure": (
         {"projectFileVersion": "1", "assets": {}},
         "The texts lie in other files",

@@ -166,7 +166,7 @@ NO_PLAIN_TEXT = {
         "words with their tags attached, as in 'Lena/NNP'",
     ),
     "WikiNER's": ("Lena|NNP|I-PER lebt|VB|O\nKiel|NNP|I-LOC\n", "words with their tags attached, as in 'Lena|NNP|I-PER'"),
-    "tags and words": ("B-PER Lena\nO lebt\n\nB-LOC Kiel\n", "the first column holds the tags"),
+    "tags and words": ("B-PER Lena\nO lebt\n\nB-LOC Kiel\nO liegt\nO da\n", "the first column holds the tags"),
     "PubTator": ("1|t|Lena lebt.\n1|a|Es regnet.\n1\t0\t4\tLena\tPER\n", "PubTator's title and abstract lines are no plain text"),
     "a word a line": (
         "Lena\nlebt\nin\nKiel\n.\n\n" * 3,
@@ -184,8 +184,9 @@ def test_marks_are_no_labels(tmp_path: Path, kind: str, name: str):
 
 
 def test_a_mark_of_the_web_is_text(tmp_path: Path):
-    path = written(tmp_path / "a.txt", "Es <b>regnet</b> .\nEs hagelt .\nEr trank und/oder ging .\n")
-    assert len(entities_of(path, labelled=False)) == 3
+    lines = ["Es <b>regnet</b> .", "Es hagelt .", "Er trank und/oder ging (BBC Radio/TV) .", "(S. 12)", "E-Mail kam ."]
+    for name, text in (("a.txt", "\n".join(lines)), ("b.txt", lines[-1]), ("c.txt", lines[2])):
+        assert len(entities_of(written(tmp_path / name, text), labelled=False)) == text.count("\n") + 1
 
 
 TABLES_OF_TEXTS = {
