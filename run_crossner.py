@@ -88,7 +88,8 @@ def carry_out(
 
 def run(argv: Sequence[str], program: str = "glode train") -> int:
     """The command: `main`, with its exit code."""
-    return run_command(partial(main, program=program), argv, resume="--resume_from_checkpoint auto")
+    instead = " in place of --overwrite" if any(part.startswith("--overwrite") for part in argv) else ""
+    return run_command(partial(main, program=program), argv, resume=f"--resume_from_checkpoint auto{instead}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from glode.corpora.tags import COMMON_TYPES
 from glode.errors import InputError
 
 LONGEST_SENTENCE = 2**20  # words: a column file without blank lines is one sentence
-_ATTACHED = re.compile(rf".+[/|](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
+_FEW_LINES = 4  # so few may begin with E-Mail
 _TAG = re.compile(r"[BIESLUM][-_:][A-Za-z]\S*|[bieslum]-[a-z]\S*|[A-Z]+[-_:][BIESLUM]")
 
 COLUMN_SUFFIXES = frozenset({
@@ -110,7 +110,7 @@ def _check_row(columns: list[str], layout: Layout, path: Path, number: int, labe
 
 
 def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
-    """Whether nearly every line of a file ends in a tag.
+    """Whether nearly every line of a file ends in a tag, or begins with one.
 
     Raises:
         InputError: so many do that it is neither text nor columns.
@@ -119,15 +119,14 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
     sample = [line.split() for line in islice((line for _, line, _ in lines if line.strip()), SAMPLE)]
     rows = [columns for columns in sample if not columns[0].startswith("#") and not is_mark(columns)]
     tagged, counted = sum(len(columns) > 1 and _ends_in_tag(columns) for columns in rows), len(rows)
-    words = [word for columns in sample for word in columns]
-    if 2 * sum(map(bool, map(_ATTACHED.fullmatch, words))) > len(words):
-        raise InputError(f"{path}: words with their tags attached, as in {words[0]!r}. Write a word and its tag a line.")
     if counted and 0.5 < tagged / counted < 0.9:
         raise InputError(
             f"{path}: {tagged} of its first {counted} lines end in a tag such as O or B-PER. Name it .conll if it has columns, "
             "else take the tags away."
         )
-    return counted > 0 and tagged >= 0.9 * counted
+    begin = [columns[0] for columns in rows if len(columns) > 1 and (columns[0] == "O" or _TAG.fullmatch(columns[0]))]
+    tags_first = len(begin) >= 0.9 * counted > _FEW_LINES and any(tag != "O" for tag in begin)
+    return counted > 0 and (tagged >= 0.9 * counted or tags_first)
 
 
 def _ends_in_tag(columns: list[str]) -> bool:

@@ -53,6 +53,8 @@ def read_lines(path: Path, encoding: str = "utf-8", errors: str = "strict") -> I
             while raw := file.readline(LONGEST_LINE + 1):
                 if len(raw) > LONGEST_LINE:
                     raise InputError(f"{path}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB. Break it into lines.")
+                if offset == 0:
+                    _check_head(raw, path)
                 if offset == 0 and raw.startswith(codecs.BOM_UTF8):
                     raw, offset = raw.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
                 at = offset
@@ -109,6 +111,10 @@ _NO_TEXT = (
     (b"version https://git-lfs.github.com", "a pointer of Git LFS, without the content. Get it with git lfs pull."),
     (b"PK\x03\x04", "an archive or a spreadsheet. Unpack it, or save it as .csv."),
     (b"\x1f\x8b", "packed by gzip. Name it .gz."),
+    (b"BZh91AY&SY", "packed by bzip2. Name it .bz2."),
+    (b"\xfd7zXZ", "packed by xz. Name it .xz."),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd. Name it .zst."),
+    (b"%PDF-", "PDF. Save its text as .txt."),
     (codecs.BOM_UTF16_LE, "UTF-16. Convert it to UTF-8."),
     (codecs.BOM_UTF16_BE, "UTF-16. Convert it to UTF-8."),
     (b"<!doctype html", "a web page. Was it downloaded from the right address?"),
@@ -128,8 +134,12 @@ def check_text(path: Path) -> None:
             head = file.read(64)
     except READ_ERRORS:
         return  # reading it says why
+    _check_head(head, path)
+
+
+def _check_head(head: bytes, path: Path) -> None:
     for start, what in _NO_TEXT:
-        if head.removeprefix(codecs.BOM_UTF8).lower().startswith(start.lower()):
+        if head.removeprefix(codecs.BOM_UTF8)[:64].lower().startswith(start.lower()):
             raise InputError(f"{path}: whatever its name says, the content is {what}")
 
 

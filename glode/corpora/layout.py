@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glode.corpora.options import ReadingOptions
-from glode.corpora.survey import TAG_NAMES, TOKEN_NAMES, Survey, take_survey
+from glode.corpora.survey import TAG_NAMES, TEXT_NAMES, TOKEN_NAMES, Survey, take_survey
 from glode.corpora.tags import CHUNK_TYPES, COMMON_TYPES, NoTags, interpret
 from glode.errors import InputError
 
 _SENTENCE_NAMES = ("sentence_#", "sentence#", "sentence", "sentence_id", "sentence_idx", "sent_id", "sent", "sentence_number")
+_START_NAMES, _END_NAMES = ("start", "begin", "begin offset", "start offset"), ("end", "end offset", "stop")
 _MISC_KEYS = ("ner", "ne", "name", "tag", "entity", "namedentity", "named_entity", "nertag", "ner_tag", "iob", "bio")
 
 
@@ -40,6 +41,7 @@ def find_layout(path: Path, options: ReadingOptions, labelled: bool) -> Layout:
     survey = take_survey(path, options)
     if not survey.width:
         return Layout()
+    _check_offsets(survey, options, path)
     token = _find_token(survey, options, path)
     tag, key, notes = _find_tag(survey, options, path, token, labelled) if survey.width > 1 else (0, None, [])
     if tag == token and survey.width > 1:
@@ -76,6 +78,7 @@ def _find_token(survey: Survey, options: ReadingOptions, path: Path) -> int:
     if survey.indexed:
         return 1
     if survey.digits[0] and survey.words > 1:
+        _check_texts(survey, range(1, survey.width), path)
         raise InputError(
             f"{path}: the first column holds numbers alone ({', '.join(list(survey.values[0])[:4])}). Name the words' column by "
             "--token_column."
@@ -83,17 +86,26 @@ def _find_token(survey: Survey, options: ReadingOptions, path: Path) -> int:
     return 0
 
 
+def _check_offsets(survey: Survey, options: ReadingOptions, path: Path) -> None:
+    """A table with a row an entity has no texts, as those of Comprehend and of `glode tag`."""
+    assert survey.first
+    number, columns = survey.first
+    names = {re.sub(r"[\s_]+", " ", name.strip().lower()) for name in columns}
+    offsets = names & set(_START_NAMES) and names & set(_END_NAMES)
+    if offsets and not names & (set(TOKEN_NAMES) - {"text"}) and not options.token_column:
+        raise InputError(
+            f"{path}, line {number}: a table of entities and their places ({', '.join(columns)[:60]}), without the texts around "
+            "them. Give records of a text and its entities, .jsonl."
+        )
+
+
 def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> None:
     """What was taken for the words' column may hold texts, names of documents, or words with a position."""
+    assert survey.first
     values = survey.values[token]
-    is_text = survey.blanks[token] >= (1 if survey.names and survey.names[token] in ("text", "sentence") else 2) * survey.words
-    if tag is not None and survey.blanks[tag] > survey.words:
-        values, is_text = survey.values[tag], True
-    if survey.words and is_text:
-        raise InputError(
-            f"{path}: a column holds texts ({max(values, key=len)[:40]!r}). Give a word a line; texts go into a .txt "
-            "file or, with offsets, into .jsonl. If they are words, name their column by --token_column."
-        )
+    named = survey.first[1][token].strip().lower() in TEXT_NAMES
+    _check_texts(survey, [tag] if tag is not None else [], path)
+    _check_texts(survey, [token], path, 0.5 if named else None)
     if token == 0 and survey.width > 2 and all(re.fullmatch(r"\d+-\d+(\.\d+)?", value) for value in values):
         raise InputError(
             f"{path}: the first column numbers sentences and words ({', '.join(list(values)[:3])}), as WebAnno's TSV does, "
@@ -109,6 +121,17 @@ def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> Non
             f"{path}: each word is a character with a digit ({', '.join(list(values)[:3])}): are these positions within "
             "words? Take them away, or name the words' column by --token_column."
         )
+
+
+def _check_texts(survey: Survey, columns: Iterable[int], path: Path, share: float | None = 0.5) -> None:
+    """Whether one of the columns holds texts: two blanks a line, or more than this share of lines with one that is in no tag."""
+    for column in columns:
+        blanks, parted = survey.blanks[column], survey.parted[column]
+        if survey.words and (blanks >= 2 * survey.words or (share is not None and parted > share * survey.words)):
+            raise InputError(
+                f"{path}: a column holds texts ({max(survey.values[column], key=len)[:40]!r}). Give a word a line; texts go into "
+                "a .txt file or, with offsets, into .jsonl. If they are words, name their column by --token_column."
+            )
 
 
 def _languages(survey: Survey, token: int, path: Path) -> tuple[str, ...]:
@@ -131,6 +154,11 @@ def _find_tag(
 ) -> tuple[int | None, str | None, list[str]]:
     """The tags' column, the key within it, and what is said about it."""
     last = survey.width - 1
+    if not (options.tag_column or options.token_column or survey.names) and _is_tags_first(survey):
+        shown = ", ".join(list(survey.values[0])[:3])
+        raise InputError(
+            f"{path}: the first column holds the tags ({shown}). Name both columns, such as --token_column 2 --tag_column 1."
+        )
     if (value := options.tag_column) is not None:
         if survey.width == 10 and value in survey.misc:
             return last, value, []
@@ -159,6 +187,13 @@ def _find_tag(
         f"{path}: the last column holds {', '.join(map(repr, list(survey.values[last])[:3]))}, and column {layers[0] + 1} tags "
         f"of entities. Name the right one by --tag_column, such as --tag_column {layers[0] + 1}."
     )
+
+
+def _is_tags_first(survey: Survey) -> bool:
+    """Whether the first column holds tags of entities, and the last one none."""
+    first = survey.values[0].keys()
+    plain = "O" in first and len(first) > 1 and all(tag == "O" or tag in COMMON_TYPES for tag in first)
+    return (plain or _holds_entities(first)) and not _holds_tags(survey.values[-1])
 
 
 def _check_header(survey: Survey, tag: int, path: Path) -> None:

@@ -19,6 +19,7 @@ from glode.corpora.brat import is_brat, parts_of, read_brat
 from glode.corpora.columns import COLUMN_SUFFIXES, looks_like_columns, read_columns
 from glode.corpora.files import check_text, find_encoding, unpacked_suffix
 from glode.corpora.layout import find_layout
+from glode.corpora.marks import check_marks
 from glode.corpora.options import ReadingOptions
 from glode.corpora.records import LETTER_SHORT, has_json_lines, read_json
 from glode.corpora.schema import CORPUS, Raw
@@ -27,7 +28,7 @@ from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-VERSION = 10  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 11  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 
@@ -52,6 +53,8 @@ def find_form(path: Path, labelled: bool, options: ReadingOptions) -> Form:
         return Form("brat", "character", read_brat)
     if path.is_file() and suffix in TEXT_SUFFIXES:
         check_text(path)
+        if suffix in COLUMN_SUFFIXES - {".csv"}:
+            check_marks(path, options)
     if path.is_dir() or suffix == ".parquet":
         return Form("table", "row", read_table, is_text=False)
     if suffix == ".spacy":
@@ -78,6 +81,8 @@ _ADVICE = {
     ".pdf": "PDF is not read.",
     ".docx": "documents of a word processor are not read.",
     ".xlsx": "spreadsheets are not read, save it as .csv.",
+    ".xmi": "XML is not read.",
+    ".manifest": "a manifest of Ground Truth is JSON lines, name it .jsonl.",
     ".zip": "an archive is no corpus, unpack it.",
     ".tar": "an archive is no corpus, unpack it.",
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+from glode.corpora.exports import read_export
 from glode.corpora.files import read_lines, unpacked_suffix
 from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import Raw
@@ -87,7 +88,8 @@ def read_record(
     - a task of Label Studio, {"data": {"text": ...}, "annotations": [...]}, of which the first annotation counts;
     - GLiNER's {"tokenized_text": [...], "ner": [[first, last, type]]}, in words;
     - the spanner's {"context": "words joined by spaces", "span_posLabel": {"first;last": type}}, in words;
-    - spaCy's documents, {"paragraphs": ...} and {"annotations": [[text, {"entities": ...}]]}, of several sentences.
+    - spaCy's documents, {"paragraphs": ...} and {"annotations": [[text, {"entities": ...}]]}, of several sentences;
+    - what `glode.corpora.exports` reads.
 
     Raises:
         InputError: it is something else; the message says `where`.
@@ -98,6 +100,11 @@ def read_record(
         record = {"text": record[0], **record[1]}
     if not isinstance(record, dict):
         record = {}
+    if (texts := read_export(record, where, notes)) is not None:
+        for text, spans in texts:
+            yield _annotated({"text": text, "entities": spans}, where, number, ReadingOptions(), notes)
+            notes = Counter()
+        return
     annotations = _first_of(record, "annotations", "completions")
     if annotations is None and isinstance(record.get("predictions"), list):  # nobody has looked at this task yet
         annotations = []
@@ -223,12 +230,17 @@ def _in_characters(found: list[tuple[int, int, str]], text: str, notes: Counter[
     units = list(accumulate((1 + (character >= "\U00010000") for character in text), initial=0))
     place = {unit: position for position, unit in enumerate(units)}
     converted = [(place.get(start, -1), place.get(end, -1), name) for start, end, name in found]
-    if all(start in starts and end in ends for start, end, _ in found):
+    if all(start in starts and end in ends for start, end in (_without_white_space(text, *span[:2]) for span in found)):
         return found
     if not all(start in starts and end in ends for start, end, _ in converted):
         return found
     notes["offsets in UTF-16 units converted"] += len(found)
     return converted
+
+
+def _without_white_space(text: str, start: int, end: int) -> tuple[int, int]:
+    inside = text[start:end]
+    return end - len(inside.lstrip()), start + len(inside.rstrip())
 
 
 def _is_regions(value: object) -> bool:
@@ -347,14 +359,22 @@ def _entities(span: object, text: str, where: str, notes: Counter[str]) -> Itera
     """(start, end, type) of an annotated span, in characters, for each of its types."""
     given = span
     if isinstance(span, list) and len(span) == 3:
-        span = dict(zip(("start", "end", "label"), span, strict=True))
+        names_first = isinstance(span[0], str) and type(span[1]) is type(span[2]) is int  # as Rubrix has it
+        is_type_first = names_first and span[0] != text[span[1] : span[2]]
+        span = dict(zip(("label", "start", "end") if is_type_first else ("start", "end", "label"), span, strict=True))
     span = span if isinstance(span, dict) else {}
+    if type(span.get("offset")) is type(span.get("length")) is int:
+        span = {"start": span["offset"], "end": span["offset"] + span["length"], **span}
     start, end, names = (
         _first_of(span, "start", "start_offset"),
         _first_of(span, "end", "end_offset"),
         _first_of(span, *_TYPE_KEYS),
     )
     names, surface = [names] if isinstance(names, str) else names, span.get("text")
+    if type(start) is type(end) is type(names) is int:
+        raise InputError(
+            f"{where}: the label {names} of a span is only a number. Export the labels with their names, not their ids."
+        )
     valid = type(start) is type(end) is int and _is_strings(names)
     if valid and isinstance(surface, str) and not _is_same(text[max(start, 0) : max(end, 0)], surface):
         units = text.encode("utf-16-le")  # what browsers count

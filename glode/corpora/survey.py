@@ -12,13 +12,17 @@ from glode.corpora.tags import MOST_TAGS
 LANGUAGE = re.compile(r"(?:[a-z]{2,3}|simple)(?:[-_][a-z]+)*:")  # PAN-X has it before each word
 
 TOKEN_NAMES = ("word", "words", "token", "tokens", "form", "text")
+TEXT_NAMES = ("text", "texts", "sentence", "sentences", "content", "title", "document", "body")
 TAG_NAMES = (("ner_tag", "ner_tags", "ner", "ne", "ne_tag", "iob", "bio", "entity"), ("tag", "tags", "label", "labels"))
+_NUMBER_NAMES = ("", "id", "idx", "index", "nr", "no", "no.", "number", "#", "_id", "row", "unnamed: 0")
+_PREFIXED = re.compile("[BIESLUM][-_: ]")
 
 
 @dataclass
 class Survey:
-    """What a file's lines show: the first one, and of each column its values (as far as they are few), whether all are digits,
-    how many have a language code before them, and how many blanks they hold; how often the first column repeats itself."""
+    """What a file's lines show: the first one, and of each column its values (as far as they are few), whether all are digits
+    (but for the name of such a column above them), how many have a language code before them, how many blanks they hold, and how
+    many have one without being a tag; how often the first column repeats itself."""
 
     first: tuple[int, list[str]] | None = None
     names: list[str] = field(default_factory=list)  # of columns, in lower case
@@ -27,6 +31,7 @@ class Survey:
     digits: list[bool] = field(default_factory=list)
     languages: list[Counter[str]] = field(default_factory=list)
     blanks: list[int] = field(default_factory=list)
+    parted: list[int] = field(default_factory=list)
     last: str | None = None
     repeats: int = 0
     misc: dict[str, Counter[str]] = field(default_factory=dict)
@@ -90,7 +95,8 @@ def take_survey(path: Path, options: ReadingOptions) -> Survey:
         if not survey.first:
             survey.first = number, columns
             survey.values = [Counter() for _ in columns]
-            survey.digits, survey.blanks = [True] * len(columns), [0] * len(columns)
+            survey.digits = [True] * len(columns)
+            survey.blanks, survey.parted = ([0] * len(columns) for _ in range(2))
             survey.languages = [Counter() for _ in columns]
             if names := _names(columns, options):
                 survey.names, survey.header = names, number
@@ -113,8 +119,9 @@ def _look_at(survey: Survey, columns: list[str]) -> None:
         if text in counter or len(counter) <= MOST_TAGS:
             counter[text] += 1
         if survey.digits[column] and not text.isdecimal():
-            survey.digits[column] = False
+            survey.digits[column] = survey.words == 1 and text.lower() in _NUMBER_NAMES
         survey.blanks[column] += text.count(" ")
+        survey.parted[column] += " " in text and not _PREFIXED.match(text)
         if match := LANGUAGE.match(text):
             survey.languages[column][match[0]] += 1
     if survey.width == 10:

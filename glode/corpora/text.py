@@ -15,9 +15,6 @@ from glode.errors import InputError
 
 _SAMPLE = 1000  # lines that show what is no plain text
 _NUMBERED = re.compile(r"(\d+)\t(?=\S)")
-_MARKED = re.compile(
-    r"<(\w+)(?: [^<>]*)?>[^<>]*</\1>|<[^<>]+:[A-Z]+>|\[[^\[\]]+\](?:\([A-Za-z]+\)|[A-Z]{2,})"
-)  # <PER>x</PER>, <x:PER>, [x](PER), [x]PER
 _PUBTATOR = re.compile(r"\d+\|[ta]\|")
 _FEW_LINES = 9
 _WORDS_OF_ONE = 3  # as the splitter cuts it: don't is three, and so is a word of three characters without spaces
@@ -28,7 +25,7 @@ def read_plain(path: Path, options: ReadingOptions, labelled: bool = False) -> I
     (Leipzig's corpora) are left out.
 
     Raises:
-        InputError: the lines are records of JSON, rows of a table, or text with marks of entities.
+        InputError: the lines are records of JSON, or rows of a table.
     """
     numbered = _has_numbers(path, options)
     for number, line, replaced in read_lines(path, options.encoding, options.encoding_errors):
@@ -47,8 +44,6 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
         return False
     if all(line[0] + line[-1] == "{}" for line in sample):
         raise InputError(f"{path}: records of JSON, one a line, are no plain text. Name it .jsonl.")
-    if 2 * sum(map(bool, map(_MARKED.search, sample))) > len(sample):
-        raise InputError(f"{path}: text with marks, as in {sample[0][:40]!r}. Take the marks away.")
     if _PUBTATOR.match(sample[0]):
         raise InputError(f"{path}: PubTator's title and abstract lines are no plain text. Keep the texts alone, one a line.")
     if len(sample) > _FEW_LINES and _is_a_word_a_line(sample):

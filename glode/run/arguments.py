@@ -86,7 +86,10 @@ class DataArguments:
     text_field: str | None = field(default=None, metadata={"help": "Key of the text in JSON records. Default: text."})
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language."},
+        metadata={
+            "help": "Data set on the Hub in place of files, such as unimelb-nlp/wikiann; one configuration a language. Or a "
+            "directory, with one below it for each language."
+        },
     )
     max_source_samples: int | None = field(
         default=None, metadata={"help": "Use only the first source training sentences of each language."}

@@ -111,7 +111,7 @@ def _from_hub(data: DataArguments, options: ReadingOptions) -> Parts:
     """The corpora out of a data set on the Hub."""
     name = data.dataset_name or ""
     languages = dict.fromkeys([*data.source_languages, *data.target_languages])
-    read = {language: load_hub_corpus(name, language, options) for language in languages}
+    read = {language: load_hub_corpus(name, language, options, language in data.source_languages) for language in languages}
     for language, corpus in read.items():
         if "train" not in corpus:
             raise InputError(f"data set {name!r} ({language}) has no part `train`, only {', '.join(corpus)}.")

@@ -108,7 +108,8 @@ def make_parser(program: str = PROGRAM) -> HfArgumentParser:
 def parse_arguments(
     argv: Sequence[str], program: str = PROGRAM
 ) -> tuple[DataArguments, ModelArguments, GlodeTrainingArguments, RunArguments]:
-    """Command line over `--config` file over defaults. Without a corpus of one's own, the recipe of the demo is the file.
+    """Command line over `--config` file over defaults. Without a corpus of one's own, the recipe of the demo is the file; a file
+    of one's own that leaves the learning rate open stands over the recipe that fits the encoder.
 
     Raises:
         InputError: the file is missing or is not a flat YAML mapping of known arguments; arguments contradict each other.
@@ -123,8 +124,14 @@ def parse_arguments(
     known = {action.dest: action.nargs for action in parser._actions}
     known |= {alias.removeprefix("--"): parser._option_string_actions[alias].nargs for alias in _aliases()}
     from_file = config_arguments(path, known) if path else []
+    beneath: list[str] = []
+    if path and recipe_name(path) is None and not value_of([*argv, *from_file], "--learning_rate"):
+        recipe, why = fitting_recipe([*argv, *from_file])
+        if recipe and why:
+            beneath, reason = config_arguments(recipe_path(recipe), known), f"{path}; {why}"
+    given = [*beneath, *from_file, *argv]
     try:
-        data, run, model, training, rest = parser.parse_args_into_dataclasses([*from_file, *argv], return_remaining_strings=True)
+        data, run, model, training, rest = parser.parse_args_into_dataclasses(given, return_remaining_strings=True)
     except ValueError as error:  # what TrainingArguments refuses
         raise InputError(f"{' '.join(str(error).split())} See --help for the arguments.") from error
     _refuse_unknown(parser, rest)

@@ -17,9 +17,10 @@ from glode.features.columns import list_lengths, numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
-from glode.run.backbone import fresh_model, glode_config, load_backbone
+from glode.run.backbone import embedded_backbone, fresh_model, glode_config, load_backbone
 from glode.run.config import recipe_name
 from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
+from glode.run.embedded import DEMO_BACKBONE
 from glode.run.fingerprint import fingerprint_of
 from glode.run.given_labels import are_records, types_in_records
 from glode.run.languages import language_note
@@ -89,8 +90,12 @@ class Preparation:
         self.teacher_kinds = kinds_of(options)
         labels_are_given = bool(options.pseudo_labels) or LABELS in self.teacher_kinds.values()
         with training.main_process_first(desc="reading the corpora"):
+            embedded = model.model_name_or_path == DEMO_BACKBONE
+            if not embedded:  # its mistakes are told before corpora of any size are read
+                self.path, self.tokenizer = load_backbone(model.model_name_or_path)
             self.corpora = load_corpora(data, memory, self._types_of_others(), labels_are_given)
-            self.path, self.tokenizer = load_backbone(model, self.corpora, options.model_cache)
+            if embedded:
+                self.path, self.tokenizer = load_backbone(embedded_backbone(self.corpora, options.model_cache))
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
         if self.main:

@@ -34,7 +34,7 @@ def claim_output(training: GlodeTrainingArguments, run: RunArguments, fingerprin
     processes.wait_for_everyone()  # all have looked before anything is changed
     if processes.is_main_process:
         if run.overwrite:
-            for name in [*parts, *(("metrics.json", "README.md") if parts else ())]:
+            for name in [*parts, *(("metrics.json", "README.md", "pseudo_labels.png") if parts else ())]:
                 remove(output / name)
         if run.stage != "source":
             fingerprint.write(output)

@@ -102,6 +102,8 @@ REFUSED = {
     "numbered texts": ("id\ttext\n1\tLena lebt in Kiel .\n2\tOtto auch .\n", "a column holds texts ('Lena lebt in Kiel .')"),
     "sentences": ("Lena lebt in Kiel\tB-PER O O B-LOC\nOtto auch\tB-PER O\n", "Give a word a line; texts go into a .txt file"),
     "the tags of a sentence": ("Lena\tB-PER O\nOtto\tO\nKiel\tB-LOC\n", "is no tag of one word. Give"),
+    "tags first": ("B-PER\tLena\nO\tlebt\n", "the first column holds the tags (B-PER, O). Name both columns"),
+    "types first": ("PER Lena NE\nO lebt VV\n", "such as --token_column 2 --tag_column 1"),
     "a list in a table": ("Lena\t['B-PER','O']\n", "is no tag of one word"),
     "WebAnno's TSV": ("1-1\t0-4\tLena\tPER\n1-2\t5-9\tlebt\t_\n", "the first column numbers sentences and words"),
     "a document's name": ("d1\tLena\tB-PER\nd1\tlebt\tO\nd2\tKiel\tB-LOC\n", "from line to line, as names of documents do"),
@@ -152,10 +154,19 @@ def test_numbers_before_lines_of_text(tmp_path: Path):
 
 NO_PLAIN_TEXT = {
     "records": ('{"text": "Lena"}\n{"text": "Ott"}\n', "records of JSON, one a line, are no plain text"),
-    "marks": ("<PER>Lena</PER> lebt .\n<LOC>Kiel</LOC> auch .\n", "Take the marks away"),
-    "brackets": ("[Lena]PER lebt .\n[Kiel](LOC) auch .\n", "text with marks, as in"),
-    "names with types": ("<Lena:PER> lebt .\n<Kiel:LOC> auch .\n", "text with marks, as in"),
+    "marks": ("<PER>Lena</PER> lebt .\n<LOC>Kiel</LOC> auch .\n", "line 1: text with marks of entities, as in"),
+    "brackets": ("[Lena]PER lebt .\n[Kiel](LOC) auch .\n", "As target text, take the marks away"),
+    "names with types": ("<Lena:PER> lebt .\n<Kiel:LOC> auch .\n", "As target text, take the marks away"),
+    "OpenNLP's": ("Es regnet .\nEs hagelt .\n<START:person> Lena <END> lebt .\n", "line 3: text with marks of entities"),
+    "MUC's, in a few lines": ('Es regnet .\nEs hagelt .\n<ENAMEX TYPE="PERSON">Lena</ENAMEX> lebt .\n', "line 3: text with"),
+    "NLTK's trees": ("(S\n  (PERSON Lena/NNP Ott/NNP)\n  lebt/VBZ)\n", "line 2: text with marks of entities"),
     "types behind slashes": ("Lena/PER lebt/O\nKiel/LOC auch/O\n", "words with their tags attached, as in 'Lena/PER'"),
+    "parts of speech behind slashes": (
+        "Lena/NNP lebt/VBZ in/IN Kiel/NNP ./.\n",
+        "words with their tags attached, as in 'Lena/NNP'",
+    ),
+    "WikiNER's": ("Lena|NNP|I-PER lebt|VB|O\nKiel|NNP|I-LOC\n", "words with their tags attached, as in 'Lena|NNP|I-PER'"),
+    "tags and words": ("B-PER Lena\nO lebt\n\nB-LOC Kiel\nO liegt\nO da\n", "the first column holds the tags"),
     "PubTator": ("1|t|Lena lebt.\n1|a|Es regnet.\n1\t0\t4\tLena\tPER\n", "PubTator's title and abstract lines are no plain text"),
     "a word a line": (
         "Lena\nlebt\nin\nKiel\n.\n\n" * 3,
@@ -163,6 +174,46 @@ NO_PLAIN_TEXT = {
     ),
     "a table": ("7\tdeu\tLena lebt.\n3\tdeu\tEs regnet.\n", "tabs, as a table has. Keep"),
 }
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.train"])
+@pytest.mark.parametrize("kind", ["OpenNLP's", "NLTK's trees", "WikiNER's", "marks"])
+def test_marks_are_no_labels(tmp_path: Path, kind: str, name: str):
+    text, message = NO_PLAIN_TEXT[kind]
+    assert message in message_of(written(tmp_path / name, text))
+
+
+def test_a_mark_of_the_web_is_text(tmp_path: Path):
+    lines = ["Es <b>regnet</b> .", "Es hagelt .", "Er trank und/oder ging (BBC Radio/TV) .", "(S. 12)", "E-Mail kam ."]
+    for name, text in (("a.txt", "\n".join(lines)), ("b.txt", lines[-1]), ("c.txt", lines[2])):
+        assert len(entities_of(written(tmp_path / name, text), labelled=False)) == text.count("\n") + 1
+
+
+TABLES_OF_TEXTS = {
+    "numbered": "id,text\n1,Lena lebt\n2,Otto auch\n3,Kiel brennt\n",
+    "alone": "text\nLena lebt\nOtto auch\n",
+    "with a language": "text,lang\nLena lebt,de\nOtto auch,de\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES_OF_TEXTS)
+def test_tables_of_short_texts(tmp_path: Path, kind: str):
+    message = message_of(written(tmp_path / "a.csv", TABLES_OF_TEXTS[kind]), labelled=False)
+    assert "a column holds texts" in message and ("Lena lebt" in message or "Kiel brennt" in message)
+
+
+def test_a_table_of_titles_and_numbers(tmp_path: Path):
+    path = written(tmp_path / "a.csv", "id,title\n1,Kiel\n2,Oslo\n")
+    assert "the first column holds numbers alone (id, 1, 2)" in message_of(path, labelled=False)
+
+
+TABLE_OF_OFFSETS = "File,Line,Begin Offset,End Offset,Type\nd.txt,0,0,4,PER\n"
+
+
+@pytest.mark.parametrize("table", [TABLE_OF_OFFSETS, "text,start,end,type\n1,0,4,PER\n"])
+def test_a_row_an_entity(tmp_path: Path, table: str):
+    message = message_of(written(tmp_path / "a.csv", table))
+    assert "line 1:" in message and "without the texts around them. Give records" in message
 
 
 @pytest.mark.parametrize("kind", NO_PLAIN_TEXT)

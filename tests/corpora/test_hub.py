@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Sequence as SequenceFeature
-from support.corpora import TWO, as_sentences
+from support.corpora import TWO, as_sentences, written
 
 from glode.corpora import hub
 from glode.corpora.hub import load_hub_corpus
@@ -75,7 +75,7 @@ def test_hub_data_sets_of_another_kind(monkeypatch, column: str, tag: Value | Cl
     row = {"tokens": ["a"], column: ["O"] if column == "pos" else [1]}
     monkeypatch.setattr(hub, "load_dataset", lambda *_: hub_data(features, [row]))
     with pytest.raises(InputError, match="data set 'some/set'") as error:
-        load_hub_corpus("some/set", "en")
+        load_hub_corpus("some/set", "en", labelled=True)
     assert message in str(error.value)
 
 
@@ -136,7 +136,7 @@ def test_rows_that_cannot_be_read(monkeypatch, rows: list[dict], message: str):
 def test_a_tag_for_a_sentence(monkeypatch):
     features = Features({"tokens": SequenceFeature(Value("string")), "ner_tags": Value("string")})
     monkeypatch.setattr(hub, "load_dataset", lambda *_: hub_data(features, [{"tokens": ["a"], "ner_tags": "O"}]))
-    with pytest.raises(InputError, match="has one tag for a sentence, expected a tag a word"):
+    with pytest.raises(InputError, match="has one value a row, expected a list with a tag a word"):
         load_hub_corpus("some/set", "en")
 
 
@@ -174,3 +174,51 @@ def test_a_data_set_that_was_saved(tmp_path: Path, parts: bool):
         load_hub_corpus(str(tmp_path / "set" / "de"), "de")
     assert "was saved from one language. Save each into a directory" in str(error.value)
     assert str(tmp_path / "set" / "de" / "train") in str(error.value)
+
+
+def test_parts_of_other_names(monkeypatch, caplog):
+    loaded = loaded_from(monkeypatch, classes(), train=[row(1, 2, 0)], dev=[row(1, 2, 0)], extra=[row(1, 2, 0)])
+    assert set(loaded) == {"train", "validation"}
+    assert "(en): the parts extra" in caplog.text and "are not read, only" in caplog.text
+
+
+def test_texts_and_words_without_labels(monkeypatch):
+    """What files may be, these may be too; but a source has labels."""
+    for record in ({"text": "Anna Berg sings"}, {"tokens": ["Anna", "Berg", "sings"]}):
+        data = DatasetDict({"train": Dataset.from_list([record])})
+        monkeypatch.setattr(hub, "load_dataset", lambda *_, data=data: data)
+        assert as_sentences(load_hub_corpus("some/set", "en")["train"]) == [(TWO[0][0], [])]
+        with pytest.raises(InputError, match="expected `tokens` and `ner_tags`"):
+            load_hub_corpus("some/set", "en", labelled=True)
+    spans = [{"text": "Anna Berg sings", "entities": [{"start": 0, "end": 9, "label": "PER"}]}]
+    monkeypatch.setattr(hub, "load_dataset", lambda *_: DatasetDict({"train": Dataset.from_list(spans)}))
+    assert as_sentences(load_hub_corpus("some/set", "en", labelled=True)["train"]) == TWO[:1]
+
+
+def test_a_source_without_any_label(monkeypatch):
+    rows = Dataset.from_list([row(-1, -1, -1)], features=classes())
+    monkeypatch.setattr(hub, "load_dataset", lambda *_: DatasetDict({"train": rows}))
+    with pytest.raises(InputError, match="every sentence has words that are not labelled"):
+        load_hub_corpus("some/set", "en", labelled=True)
+
+
+def test_a_part_without_a_word(monkeypatch):
+    with pytest.raises(InputError, match="no row of it has words"):
+        loaded_from(monkeypatch, classes(), train=[row(words=())])
+
+
+def test_directories_of_files(tmp_path: Path):
+    """A directory a language, with parquet or JSON lines; column files are read by rules of our own, as files."""
+    record = {"tokens": ["Anna", "Berg", "sings"], "ner_tags": ["B-PER", "I-PER", "O"]}
+    written(tmp_path / "set/de/train.jsonl", record)
+    written(tmp_path / "set/de/dev.jsonl", record)
+    Dataset.from_list([row(1, 2, 0)], features=classes()).to_parquet(tmp_path / "set/fr/train.parquet")
+    written(tmp_path / "set/nl/train.conll", "Anna B-PER\n")
+    loaded = load_hub_corpus(str(tmp_path / "set"), "de")
+    assert set(loaded) == {"train", "validation"}
+    assert as_sentences(loaded["train"]) == as_sentences(load_hub_corpus(str(tmp_path / "set"), "fr")["train"]) == TWO[:1]
+    with pytest.raises(InputError, match=", and no parquet or JSON lines"):
+        load_hub_corpus(str(tmp_path / "set"), "nl")
+    with pytest.raises(InputError, match="has no directory of the language") as error:
+        load_hub_corpus(str(tmp_path / "set"), "it")
+    assert "'it', only de, fr, nl" in str(error.value)

@@ -124,3 +124,13 @@ def test_settings_fit_the_encoder_and_say_why(tmp_path: Path):
     assert run.config_reason is None and training.learning_rate == 1e-5
     *_, run = parse_arguments([*data, "--model_name_or_path", str(tmp_path / "nothing")])
     assert run.config is None  # the run will end on it
+
+
+def test_a_file_of_data_alone_stands_over_the_fitting_recipe(tmp_path: Path):
+    own = tmp_path / "own.yaml"
+    own.write_text("target_lang: de\nsource_train: a.conll\ntarget_unlabeled: b.txt\nnum_neighbors: 7\n")
+    *_, training, run = parse_arguments(["--config", str(own)])
+    assert (training.learning_rate, training.num_neighbors, run.config) == (2e-4, 7, str(own))
+    assert run.config_reason.startswith(f"{own}; the encoder is small (384 wide): recipe small")
+    *_, training, run = parse_arguments(["--config", str(own), "--learning_rate", "3e-5"])
+    assert (training.learning_rate, training.center_vectors, run.config_reason) == (3e-5, False, None)

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from support.world import tiny_encoder_config
 from transformers import AutoModel
 
 from glode.errors import InputError
 from glode.run.arguments import ModelArguments
-from glode.run.backbone import aligned, fresh_model, glode_config, load_backbone
+from glode.run.backbone import aligned, check_reading, fresh_model, glode_config, load_backbone
 from modeling_glode import GlodeModel
 
 
@@ -20,8 +21,35 @@ def test_weights_lie_where_torch_puts_its_own(backbone: Path, tokenizer, tmp_pat
         assert all(parameter.data_ptr() % 64 == 0 for parameter in model.parameters())
 
 
-def test_an_encoder_that_reads_the_padding_is_refused(tokenizer, tmp_path: Path):
-    AutoModel.from_config(tiny_encoder_config("fnet", len(tokenizer))).save_pretrained(tmp_path)
+REFUSED = {
+    "fnet": ({}, "mixes words with the padding behind them: a sentence would read otherwise beside longer ones"),
+    "nystromformer": ({}, "mixes words with the padding behind them"),
+    "modernbert-decoder": ({}, "reads each word without those behind it, as decoders do"),
+    "gpt2": ({}, "reads each word without those behind it"),
+    "bert": ({"is_decoder": True}, "reads each word without those behind it"),
+    "bros": ({}, "cannot read tokens alone ("),
+    "canine": ({"vocab_size": None}, "has no vocabulary of tokens. Use an encoder"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_encoders_that_do_not_read_as_they_must(kind: str, tokenizer, tmp_path: Path):
+    options, message = REFUSED[kind]
+    AutoModel.from_config(tiny_encoder_config(kind, len(tokenizer), **options)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="is an FNet, which mixes words with the padding behind them"):
-        load_backbone(ModelArguments(model_name_or_path=str(tmp_path)), None, "")
+    with pytest.raises(InputError) as error:
+        path, _ = load_backbone(str(tmp_path))
+        fresh_model(path, glode_config(ModelArguments(), path, tokenizer, ["O", "PER"], 3), "sdpa")
+    assert message in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["convbert", "lilt", "t5", "xlm-roberta"])
+def test_encoders_that_read_as_they_must(kind: str, tokenizer, tmp_path: Path):
+    """Also where a kernel brings a little of the padding to the words before it; and trying it draws nothing from torch."""
+    options = {"hidden_size": 48} if kind == "lilt" else {"d_model": 32, "d_kv": 16, "num_heads": 2, "embedding_size": 32}
+    AutoModel.from_config(tiny_encoder_config(kind, len(tokenizer), **options)).save_pretrained(tmp_path)
+    config = glode_config(ModelArguments(), str(tmp_path), tokenizer, ["O", "PER"], 3)
+    model = GlodeModel.from_encoder(str(tmp_path), config)
+    state = torch.get_rng_state()
+    check_reading(model, str(tmp_path))
+    assert torch.equal(torch.get_rng_state(), state) and model.training

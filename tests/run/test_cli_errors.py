@@ -343,7 +343,8 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
     [
         ({"config": "small"}, "recipe small; 4 + 5 epochs, learning rate 0.0002, batch 16 "),
         ({"config": "small", "num_train_epochs": 2, "learning_rate": 0.5}, "recipe small; 4 + 2 epochs, learning rate 0.5, "),
-        ({"config": "own.yaml"}, "own.yaml; 8 + 8 epochs, learning rate 1e-05, batch 2 results go to "),
+        ({"config": "own.yaml"}, "(--config paper); 4 + 5 epochs, learning rate 0.0002, batch 2 results go to "),
+        ({"config": "own.yaml", "learning_rate": 0.5}, "own.yaml; 8 + 8 epochs, learning rate 0.5, batch 2 results go to "),
         ({"max_steps": 3}, "(--config paper); 3 steps, learning rate 0.0002, batch 16 "),
     ],
 )

@@ -68,17 +68,23 @@ def test_the_same_run_goes_on_or_is_refused(command: Command, interrupted: Path)
 
 
 @pytest.mark.parametrize(
-    ("saves", "told"),
-    [(False, "stopped. Nothing was saved yet: the same command"), (True, "stopped. The same command with --resume_from_checkp")],
+    ("saves", "more", "told"),
+    [
+        (False, (), "stopped. Nothing was saved yet: the same command"),
+        (True, (), "stopped. The same command with --resume_from_checkpoint auto goes on."),
+        (True, ("--overwrite",), "stopped. The same command with --resume_from_checkpoint auto in place of --overwrite goes on."),
+    ],
 )
-def test_going_on_is_advised_where_something_was_saved(command: Command, monkeypatch, capsys, saves: bool, told: str):
+def test_going_on_is_advised_where_something_was_saved(
+    command: Command, monkeypatch, capsys, saves: bool, more: tuple[str, ...], told: str
+):
     def train(trainer, **_):
         if saves:
             (Path(trainer.args.output_dir) / "checkpoint-3").mkdir()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trainer_glode.GlodeTrainer.train", train)
-    assert run_crossner.run(command.arguments()) == 130
+    assert run_crossner.run([*command.arguments(), *more]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith(told)
 
 

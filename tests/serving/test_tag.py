@@ -22,6 +22,7 @@ from glode.corpora.files import zstd
 from glode.corpora.reading import read_corpus
 from glode.errors import InputError
 from glode.serving import tag as tag_file
+from glode.serving.documents import read_documents
 from glode.serving.tag import load_model
 from modeling_glode import split_words
 
@@ -161,7 +162,7 @@ def test_half_a_character_of_json_is_replaced_only_where_asked_for(directory, tm
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Oslo", "). Lines of plain text belong into a .txt file."),
+        ("Oslo", "). Each line is one object; lines of plain text belong into a .txt file."),
         ('["Oslo"]', "'text', found list. Name the text by --text_field."),
         ('{"id": 1, "body": "Oslo"}', "'text', found 'id', 'body'. Name the text by --text_field."),
         ('{"text": 3}', ": expected an object with a string "),
@@ -182,6 +183,33 @@ def test_what_is_no_text_is_not_taken_for_text(directory, tmp_path, suffix: str)
     source.write_bytes(b"Oslo\n")
     with pytest.raises(InputError, match="is not tagged as it is"):
         tag(directory, source, tmp_path / "out.jsonl")
+
+
+NO_TEXTS = {
+    "JSON lines": (b'{"text": "Oslo"}\n{"text": "Kiel"}\n', "line 1: a JSON object is no text. Name the field that holds it"),
+    "columns": (b"Anna B-PER\nBerg I-PER\nlives O\n\nOslo B-LOC\n", "nearly every line has a tag beside a word. Give texts"),
+    "UTF-16": ("Oslo\n".encode("utf-16"), "the content is UTF-16"),
+    "gzip": (gzip.compress(b"Oslo\n"), "the content is packed by gzip. Name it"),
+    "zstd": (b"\x28\xb5\x2f\xfd....", "the content is packed by zstd. Name it"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\n", "the content is a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXTS)
+def test_a_text_file_that_holds_something_else(tmp_path, kind: str):
+    content, message = NO_TEXTS[kind]
+    source = tmp_path / "a.txt"
+    source.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        list(read_documents(source, None))
+    assert message in str(error.value) and str(source) in str(error.value)
+
+
+def test_texts_that_look_a_little_like_something_else(tmp_path):
+    lines = ["{Oslo}", "vitamin B-6", "the letter O"]
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join(lines))
+    assert [document.text for document in read_documents(source, None)] == lines
 
 
 # --------------------------------------------------------------------------------------------------------------------- the rest
