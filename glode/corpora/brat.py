@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from glode.corpora.files import read_lines, read_text
+from glode.corpora.offsets import cut_words
 from glode.corpora.options import ReadingOptions
-from glode.corpora.records import cut_words
 from glode.corpora.schema import Raw
 from glode.corpora.sentences import split_sentences
 from glode.errors import InputError

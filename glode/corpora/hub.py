@@ -8,9 +8,9 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.fingerprint import Hasher
 
+from glode.corpora.keys import SPAN_KEYS, TAG_KEYS, TOKEN_KEYS, keys
 from glode.corpora.options import ReadingOptions
 from glode.corpora.reading import VERSION, build, label
-from glode.corpora.records import SPAN_KEYS, TAG_KEYS, TOKEN_KEYS, keys
 from glode.corpora.schema import Raw
 from glode.corpora.tables import read_rows
 from glode.errors import InputError

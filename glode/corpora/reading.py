@@ -18,10 +18,11 @@ from datasets.exceptions import DatasetGenerationError
 from glode.corpora.brat import is_brat, parts_of, read_brat
 from glode.corpora.columns import COLUMN_SUFFIXES, looks_like_columns, read_columns
 from glode.corpora.files import check_text, find_encoding, unpacked_suffix
+from glode.corpora.json_files import has_json_lines, read_json
 from glode.corpora.layout import find_layout
 from glode.corpora.marks import check_marks
+from glode.corpora.offsets import LETTER_SHORT
 from glode.corpora.options import ReadingOptions
-from glode.corpora.records import LETTER_SHORT, has_json_lines, read_json
 from glode.corpora.schema import CORPUS, Raw
 from glode.corpora.tables import read_docbin, read_table
 from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_tags

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, load_from_disk
 
+from glode.corpora.keys import TAG_KEYS, keys
 from glode.corpora.options import ReadingOptions
-from glode.corpora.records import TAG_KEYS, keys, read_record
+from glode.corpora.records import read_record
 from glode.corpora.schema import Raw
 from glode.errors import InputError
 

@@ -88,14 +88,8 @@ class Preparation:
         check_writable(self.output)
         self._say_languages()
         self.teacher_kinds = kinds_of(options)
-        labels_are_given = bool(options.pseudo_labels) or LABELS in self.teacher_kinds.values()
         with training.main_process_first(desc="reading the corpora"):
-            embedded = model.model_name_or_path == DEMO_BACKBONE
-            if not embedded:  # its mistakes are told before corpora of any size are read
-                self.path, self.tokenizer = load_backbone(model.model_name_or_path)
-            self.corpora = load_corpora(data, memory, self._types_of_others(), labels_are_given)
-            if embedded:
-                self.path, self.tokenizer = load_backbone(embedded_backbone(self.corpora, options.model_cache))
+            self._read(memory)
         self._say_what()
         summaries = summarize_corpora(self.corpora) if self.main else {}
         if self.main:
@@ -126,6 +120,17 @@ class Preparation:
             "cost": {},
             "epochs": {},
         } | self._target_train_facts()
+
+    def _read(self, memory: Mapping[str, Any] | None) -> None:
+        """Corpora, path and tokenizer of the backbone. The mistakes of one that is not embedded are told before corpora of any size
+        are read."""
+        name = self.model_arguments.model_name_or_path
+        if not (embedded := name == DEMO_BACKBONE):
+            self.path, self.tokenizer = load_backbone(name)
+        labels_are_given = bool(self.options.pseudo_labels) or LABELS in self.teacher_kinds.values()
+        self.corpora = load_corpora(self.data, memory, self._types_of_others(), labels_are_given)
+        if embedded:
+            self.path, self.tokenizer = load_backbone(embedded_backbone(self.corpora, self.options.model_cache))
 
     @property
     def model_directory(self) -> Path:

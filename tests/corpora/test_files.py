@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.corpora import COLUMNS, TWO, entities_of, message_of, notes_of
 
-from glode.corpora import columns, files, records
+from glode.corpora import columns, files, json_files
 from glode.corpora.files import zstd
 from glode.corpora.options import ReadingOptions
 from glode.corpora.reading import read_corpus
@@ -69,7 +69,7 @@ def test_lines_that_unpack_to_no_end(tmp_path: Path, monkeypatch, name: str):
 
 def test_sentences_and_documents_without_end(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(columns, "LONGEST_SENTENCE", 10)
-    monkeypatch.setattr(records, "LONGEST_DOCUMENT", 100)
+    monkeypatch.setattr(json_files, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.conll").write_text("a O\n" * 11)
     assert "line 1: a sentence of more than 10 words" in (message := message_of(tmp_path / "a.conll"))
     assert "A blank line ends a sentence" in message
