@@ -122,7 +122,7 @@ class Preparation:
         } | self._target_train_facts()
 
     def _read(self, memory: Mapping[str, Any] | None) -> None:
-        """Corpora, path and tokenizer of the backbone. Mistakes in one that is not embedded are told before corpora of any size are
+        """Corpora, path and tokenizer of the backbone. Mistakes in a backbone that is not embedded are told before corpora are
         read."""
         name = self.model_arguments.model_name_or_path
         if not (embedded := name == DEMO_BACKBONE):
