@@ -1,12 +1,12 @@
 """The precision of a run: the one that is asked for, that the run began with, or that is clearly faster here."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate.utils import broadcast_object_list
+import torch
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from transformers.utils import is_torch_bf16_gpu_available
 
 from glode.run.arguments import ModelArguments, RunArguments
@@ -45,7 +45,11 @@ def choose_precision(
 def _is_open(training: GlodeTrainingArguments, options: RunArguments) -> bool:
     """Whether the arguments, and those of `accelerate launch`, leave the precision to the run, and something is trained. A model
     that is spread over devices cannot be measured on one of them."""
-    spread = training.fsdp or training.deepspeed or any(f"ACCELERATE_USE_{kind}" in os.environ for kind in ("FSDP", "DEEPSPEED"))
+    spread = (
+        training.fsdp
+        or training.deepspeed
+        or any(parse_flag_from_env(f"ACCELERATE_USE_{kind}") for kind in ("FSDP", "DEEPSPEED"))
+    )
     asked = training.bf16 is not None or training.mixed_precision != "no" or training.tf32 is not None
     only_scores = options.stage == "source" and options.teachers
     return not (asked or spread or only_scores)
@@ -61,7 +65,12 @@ def _decide(
         return Choice(True, told=f"bf16, as {attention} has no fp32")
     if training.device.type != "cpu" and not is_torch_bf16_gpu_available():
         return Choice(False)
-    factor = round(measure(), 2)
+    try:
+        factor = round(measure(), 2)
+    except torch.OutOfMemoryError:  # training may need less, with activation checkpointing
+        return Choice(True, told="bf16, as the measurement in fp32 takes more memory than the device has")
+    except RuntimeError:  # of one of its layers, as with DeBERTa and X-MOD
+        return Choice(False, told="fp32, as this encoder does not compute in bf16")
     name = _name(bf16 := factor >= CLEARLY)
     told = f"{name}: a step in bf16 is {factor:g} times as fast as in fp32 here (--bf16 true|false overrides)"
     return Choice(bf16, factor, told)

@@ -36,10 +36,17 @@ def adapt(encoder: PreTrainedModel, rank: int, alpha: float | None) -> None:
     Args:
         rank: of an adapter's two matrices, which are drawn from torch's random state.
         alpha: an adapter's share is scaled by alpha / rank; None is twice the rank.
+    Raises:
+        InputError: the encoder has no linear layers.
     """
     peft = importlib.import_module("peft")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank if alpha is None else alpha, target_modules="all-linear")
-    peft.inject_adapter_in_model(config, encoder, NAME)
+    try:
+        peft.inject_adapter_in_model(config, encoder, NAME)
+    except ValueError as error:
+        raise InputError(
+            f"--lora_rank: {type(encoder).__name__} has no linear layers that adapters could go into. Leave it out."
+        ) from error
     for _, _, layer in _adapted_layers(encoder):
         layer.register_state_dict_post_hook(_add_share)
         layer.register_load_state_dict_pre_hook(_keep_own_weights)

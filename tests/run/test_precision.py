@@ -88,6 +88,28 @@ def test_an_attention_without_fp32_is_not_measured(begin, command: Command, monk
     assert "computes in bf16 or fp16 alone. Leave --bf16 out" in error
 
 
+@pytest.mark.parametrize(
+    ("error", "bf16", "told"),
+    [
+        (torch.OutOfMemoryError, True, "bf16, as the measurement in fp32 takes more memory than the device has"),
+        (RuntimeError, False, "fp32, as this encoder does not compute in bf16"),
+    ],
+)
+def test_where_a_step_cannot_be_measured(begin, monkeypatch, capsys, error: type, bf16: bool, told: str):
+    def fails(*_) -> float:
+        raise error
+
+    monkeypatch.setattr(Measured, "__call__", fails)
+    assert begin(0.5)[0] is bf16
+    assert told in capsys.readouterr().out
+
+
+def test_what_an_encoder_without_bf16_raises():
+    model = GlodeModel(GlodeConfig(tiny_encoder_config("deberta", 60, relative_attention=True, pos_att_type=["p2c", "c2p"])))
+    with pytest.raises(RuntimeError, match="BFloat16"):
+        speedup_of_bf16(model, 4, 16, torch.device("cpu"))
+
+
 def raise_as_training(*_, **__):
     raise AssertionError("as far as training")
 

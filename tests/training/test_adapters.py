@@ -50,6 +50,7 @@ def scores_of(model: GlodeModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "deberta-v2", "albert"])
 def test_every_linear_layer_of_an_encoder_has_an_adapter_and_nothing_else_of_it_learns(kind: str):
+    torch.manual_seed(0)
     options = {"embedding_size": 16} if kind == "albert" else {}
     model = GlodeModel(GlodeConfig(tiny_encoder_config(kind, 60, **options), max_span_length=3, head_dropout=0.0))
     before, plain = scores_of(model), {name for name, part in model.encoder.named_modules() if type(part) is nn.Linear}
@@ -61,12 +62,19 @@ def test_every_linear_layer_of_an_encoder_has_an_adapter_and_nothing_else_of_it_
     assert scores_of(model).equal(before)  # an adapter begins at nothing
     learn, total = learning_share(model)
     assert total == sum(p.numel() for p in GlodeModel(model.config).parameters()) and learn < total
-    torch.nn.init.ones_(next(p for name, p in model.encoder.named_parameters() if "lora_B" in name))
+    for name in learns:
+        nn.init.normal_(model.encoder.get_parameter(name))
     adapted = scores_of(model)
     assert not adapted.allclose(before, atol=1e-4)
     merge_adapters(model.encoder)
     assert not is_adapted(model.encoder) and {n for n, part in model.encoder.named_modules() if type(part) is nn.Linear} == plain
     torch.testing.assert_close(scores_of(model), adapted, rtol=0, atol=1e-5)
+
+
+def test_an_encoder_without_linear_layers_is_refused():
+    model = GlodeModel(GlodeConfig(tiny_encoder_config("squeezebert", 60, embedding_size=32)))
+    with pytest.raises(InputError, match="has no linear layers that adapters could go into"):
+        adapt(model.encoder, 2, None)
 
 
 def test_what_learns_and_that_a_checkpoint_is_a_model(backbone, tokenizer, windows, tmp_path, caplog):
