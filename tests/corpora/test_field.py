@@ -249,6 +249,14 @@ def test_offsets_that_only_a_browser_counts_so(tmp_path: Path):
     assert notes_of(path) == {"offsets in UTF-16 units converted": 1}
 
 
+def test_white_space_at_the_end_of_a_span_is_no_sign_of_a_browser(tmp_path: Path):
+    """Counted in UTF-16 units, the last end would be one of a word."""
+    text = "000\U00010000\U00010000:\n"
+    path = written(tmp_path / "a.json", [{"text": text, "entities": [[0, 7, "X"]]}])
+    words, entities = entities_of(path)[0]
+    assert entities == [(0, len(words), "X")] and notes_of(path) == {}
+
+
 def test_of_two_types_the_first_is_kept(tmp_path: Path):
     path = written(tmp_path / "a.json", [{"text": "Lena lebt", "entities": [[0, 4, "PER"], [0, 4, "LOC"]]}])
     assert entities_of(path)[0][1] == [(0, 1, "PER")]
