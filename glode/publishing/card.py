@@ -103,6 +103,7 @@ class CardFacts:
     labels_are_given: bool = False
     other_teachers: Sequence[str] = ()
     rounds: int = 1
+    lora_rank: int | None = None
     target_train_sentences: int = 0
     target_train_weight: float = 1.0
     history: bool = False

@@ -42,6 +42,15 @@ def training_steps(trainer: GlodeTrainer) -> int:
     return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * steps)
 
 
+def _check_not_spread(trainer: GlodeTrainer) -> None:
+    """Raises InputError where the weights of a model with adapters are spread over devices."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise InputError(
+            "--lora_rank: adapters are merged into weights that lie on one device, and FSDP and DeepSpeed spread them. Leave one "
+            "of them out; with adapters a model needs far less memory."
+        )
+
+
 class StageModels:
     """Makes, trains, saves and loads the models of a run.
 
@@ -132,6 +141,7 @@ class StageModels:
         run = self.run
         self._fit_warmup(trainer, stage)
         if is_adapted(trainer.model.encoder):
+            _check_not_spread(trainer)
             self._say_what_learns(trainer)
         checkpoint = checkpoint_of(run.training, stage, number)
         if run.main:
@@ -150,11 +160,6 @@ class StageModels:
     def _say_what_learns(self, trainer: GlodeTrainer) -> None:
         """How few weights a run with adapters trains, once; and where their rate is one for whole weights."""
         run = self.run
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise InputError(
-                "--lora_rank: adapters are merged into weights that lie on one device, and FSDP and DeepSpeed spread them. Leave "
-                "one of them out; with adapters a model needs far less memory."
-            )
         if "parameters" in run.metrics:
             return
         learn, total = learning_share(trainer.model)

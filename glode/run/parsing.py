@@ -25,16 +25,8 @@ DESCRIPTION = (
 TRAINING = (
     *("num_train_epochs", "source_num_train_epochs", "learning_rate", "head_learning_rate", "lr_scheduler_type"),
     *("one_cycle", "warmup_steps", "weight_decay", "per_device_train_batch_size", "per_device_eval_batch_size"),
-    *(
-        "gradient_accumulation_steps",
-        "activation_checkpointing",
-        "bf16",
-        "fp16",
-        "tf32",
-        "seed",
-        "eval_strategy",
-        "save_strategy",
-    ),
+    *("gradient_accumulation_steps", "activation_checkpointing", "bf16", "fp16", "tf32", "seed"),
+    *("eval_strategy", "save_strategy"),
     *("save_total_limit", "load_best_model_at_end", "metric_for_best_model", "early_stopping_patience"),
 )
 RUN = (

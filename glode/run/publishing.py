@@ -119,15 +119,20 @@ def card_facts(run: Preparation) -> CardFacts:
         best_checkpoint=training.load_best_model_at_end,
         source_mlm=training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
         denoising=training.denoising,
-        learning_rate=training.learning_rate,
-        batch_size=training.per_device_train_batch_size,
-        seed=training.seed,
+        **_how_it_learns(run),
         history=bool(history),
         history_f1=any("f1" in entry for entry in history),
         tokens_repo=f"{run.repository}-tokens" if run.repository and options.export_token_classifier else None,
         token_scores={names[name]: values for name, values in metrics.get("token_classifier", {}).items()},
         token_epochs=options.token_classifier_epochs,
     )
+
+
+def _how_it_learns(run: Preparation) -> dict[str, Any]:
+    """What the cards tell of the training's numbers."""
+    training = run.training
+    settings = {"learning_rate": training.learning_rate, "batch_size": training.per_device_train_batch_size}
+    return settings | {"seed": training.seed, "lora_rank": run.model_arguments.lora_rank}
 
 
 def _who_labels(options: RunArguments) -> dict[str, Any]:

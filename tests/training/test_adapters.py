@@ -144,6 +144,7 @@ def test_a_run_with_adapters(backbone: Path, tmp_path: Path, capsys, caplog):
         assert scores_of(loaded.merge_and_unload()).equal(scores_of(model))
         fresh = AutoModel.from_pretrained(backbone).get_input_embeddings().weight
         assert model.get_input_embeddings().weight.equal(fresh)
+    assert "adapters of rank 4 were trained (LoRA), and are merged" in (output / "README.md").read_text()
     assert isinstance(pipeline("token-classification", model=str(output), trust_remote_code=True)("Anna lives in Rome ."), list)
     tokens = load_file(output / "token_classifier" / "model.safetensors")
     assert not [name for name in tokens if "lora" in name] and not (output / "token_classifier" / "adapter").exists()
