@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from glode.corpora.columns import looks_like_columns
 from glode.corpora.files import find_encoding, read_lines, unpacked_suffix
 from glode.corpora.options import ReadingOptions
 from glode.errors import InputError
@@ -61,6 +60,8 @@ def read_documents(path: Path, text_field: str | None, encoding: str = "utf-8", 
 
 def _check_columns(path: Path, options: ReadingOptions) -> None:
     """The lines are texts, and not words with their tags."""
+    from glode.corpora.columns import looks_like_columns  # loads `datasets`, which --help does not need
+
     lines = sum(1 for _ in islice(read_lines(path, options.encoding, options.encoding_errors), FEW_LINES + 1))
     if lines > FEW_LINES and looks_like_columns(path, options):
         raise InputError(f"{path}: nearly every line has a tag beside a word. Give texts without tags, a document a line.")

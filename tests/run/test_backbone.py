@@ -39,7 +39,7 @@ def test_encoders_that_do_not_read_as_they_must(kind: str, tokenizer, tmp_path: 
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError) as error:
         path, _ = load_backbone(str(tmp_path))
-        fresh_model(path, glode_config(ModelArguments(), path, tokenizer, ["O", "PER"], 3), "sdpa")
+        fresh_model(path, glode_config(ModelArguments(), path, tokenizer, ["O", "PER"], 3), ModelArguments())
     assert message in str(error.value) and str(tmp_path) in str(error.value)
 
 

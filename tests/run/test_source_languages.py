@@ -79,7 +79,8 @@ def test_amounts_are_of_each_language(command: Command, both):
 
 
 def test_configurations_on_the_hub(command: Command, monkeypatch):
-    def load(name: str, language: str, options) -> DatasetDict:
+    def load(name: str, language: str, options, labelled: bool) -> DatasetDict:
+        assert labelled == (language in ("en", "es"))
         rows = {
             part: from_memory([{"tokens": [language, part], "ner_tags": ["B-X", "O"]}], True) for part in ("train", "validation")
         }
