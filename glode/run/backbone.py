@@ -107,8 +107,10 @@ def check_reading(model: GlodeModel, path: str) -> None:
     other[0, -1] = tokens[0, 0]
     mask = torch.ones_like(padded)
     mask[:, length:] = 0
-    was_training = model.encoder.training
+    was_training, attention = model.encoder.training, model.encoder.config._attn_implementation
     model.encoder.eval()
+    if attention not in (None, "eager", "sdpa"):
+        model.encoder.config._attn_implementation = "eager"  # a flash attention computes on a GPU alone, and in half precision
     try:
         with torch.random.fork_rng(devices=[]):
             states, changed, beside = (
@@ -121,6 +123,7 @@ def check_reading(model: GlodeModel, path: str) -> None:
             f"backbone {path!r} cannot read tokens alone ({reason}). Use an encoder of text, such as xlm-roberta-base."
         ) from error
     finally:
+        model.encoder.config._attn_implementation = attention
         model.encoder.train(was_training)
     by_word = float((changed - states).abs().max())
     by_padding = float((beside - states)[: length // 2].abs().max())

@@ -102,9 +102,12 @@ def _check_teachers(run: RunArguments) -> None:
             "--num_teachers says how many source models are trained; --teachers, --pseudo_labels and --stage target train none. "
             "Leave it out."
         )
+    if twice := [name for number, name in enumerate(run.teachers or ()) if name in (run.teachers or ())[:number]]:
+        raise InputError(f"--teachers names {twice[0]} twice, and it would count once. Leave one of them out.")
     if run.rounds > 1 and run.stage == "source":
         raise InputError("--rounds repeats the target stage, which --stage source leaves out. Give --stage all.")
-    if run.calibrate != "none" and (run.stage == "source" or (run.pseudo_labels and run.rounds == 1)):
+    one_by_one = run.rounds == 1 or run.calibrate == "teachers"  # later rounds have one teacher each
+    if run.calibrate != "none" and (run.stage == "source" or (run.pseudo_labels and one_by_one)):
         raise InputError("--calibrate: no model labels the target text in this run. Leave it out.")
     if run.calibrate == "teachers" and max(run.num_teachers, len(run.teachers or ())) < 2:
         raise InputError(

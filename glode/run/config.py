@@ -12,7 +12,7 @@ from glode.run.embedded import DEMO_BACKBONE, DEMO_WIDTH
 _NOTHING: tuple = ("", "~", "null", "Null", "NULL", [])  # of YAML: the argument keeps its default
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_NAMES = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-SMALL_WIDTH = 768  # an encoder of fewer hidden units is small  # an encoder of fewer hidden units is small
+SMALL_WIDTH = 768  # an encoder of fewer hidden units is small
 
 
 def fitting_recipe(argv: Sequence[str]) -> tuple[str | None, str | None]:

@@ -83,8 +83,9 @@ def fingerprint_of(
     """The fingerprint of a run, the same on each of its processes, and on another number of them with the same global batch."""
     values: dict[str, Any] = {"glode": glode.__version__}
     values |= {told: corpus_hash(getattr(corpora, name)) for name, told in CORPORA.items()}
-    if sources := corpora.by_language("source"):  # of which each has the same share
-        values |= {"source languages": {language: len(rows) for language, rows in sources.items()}}
+    for name in ("source", "target", "target_train"):  # shares, thresholds and centers are of a language
+        if languages := corpora.by_language(name):
+            values |= {f"{name} languages": {language: len(rows) for language, rows in languages.items()}}
     values |= {"source model": [_teacher_hash(teacher) for teacher in run.teachers or ()] or None}
     values |= {"names of teachers": corpora.names_of_teachers} if corpora.names_of_teachers else {}
     values |= {name: getattr(run, name) for name in ("num_teachers", "rounds", "calibrate")}

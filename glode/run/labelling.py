@@ -43,7 +43,7 @@ class Labelling:
         if run.main:
             facts = {} if given else self._ask_teacher(name, path)
             facts["scores"] = self._scores_of_labels(path) | facts.get("scores", {})
-            run.metrics.setdefault("teachers", []).append({"name": name, "kind": LABELS, **facts})
+            run.metrics.setdefault("teachers", []).append({"number": number, "name": name, "kind": LABELS, **facts})
         run.training.distributed_state.wait_for_everyone()
         run.metrics["cost"][numbered("teacher", number)] = watch.read()
         return path

@@ -1,9 +1,16 @@
 """What the parts of a run are called in its output directory."""
 
+import re
+
 
 def numbered(name: str, number: int) -> str:
     """How the parts of several teachers and rounds are called: source_model, source_model_2, and so on."""
     return name if number == 1 else f"{name}_{number}"
+
+
+def is_numbered(name: str, part: str) -> bool:
+    """Whether a part is called so, see `numbered`."""
+    return re.fullmatch(rf"{name}(_\d+)?", part) is not None
 
 
 def checkpoints(stage: str, number: int) -> str:

@@ -14,7 +14,7 @@ from glode.files import write_into, write_whole
 from glode.publishing.token_classifier import predict_entities, train_token_classifier
 from glode.run.labelling import Labelling
 from glode.run.models import StageModels
-from glode.run.parts import numbered
+from glode.run.parts import is_numbered, numbered
 from glode.run.preparation import Preparation
 from glode.run.publishing import open_repository_or_go_on
 from glode.run.report import Stopwatch, say, show_results, write_metrics
@@ -128,7 +128,9 @@ class Stages:
             self.source_stages()
         trainer = self.models.trainer(GlodeModel.from_pretrained(run.output), "source")
         run.metrics["target_model"] = scores_of(run, trainer)
-        kept = ("pseudo_labels", "teachers", "token_classifier", "rounds", "calibration", "cost", "epochs")
+        kept = ["pseudo_labels", "teachers", "token_classifier", "rounds", "calibration", "cost", "epochs"]
+        kept += ["parameters", "bf16_speedup"]
+        kept += [name for name in before if is_numbered("source_model", name) and name not in run.metrics]
         run.metrics |= {name: before[name] for name in kept if name in before}
 
     def token_classifier(self, teacher: GlodeTrainer) -> None:

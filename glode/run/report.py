@@ -1,7 +1,6 @@
 """What a run tells: lines and tables on the terminal, metrics.json."""
 
 import json
-import re
 import resource
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from glode.corpora.labels import count_repeated, summarize
 from glode.files import write_whole
 from glode.run.arguments import DataArguments
 from glode.run.corpora import Corpora
+from glode.run.parts import is_numbered
 
 logger = logging.get_logger("glode")
 POOR_F1, WIDE_GAP = 50, 10  # points of development F1: a source model that has learnt little; a target model far behind it
@@ -154,8 +154,8 @@ def _score_table(metrics: Mapping, data: DataArguments) -> Table:
 
 def _scored_models(metrics: Mapping) -> dict[str, dict]:
     """The scores of each model, by its name in the table: all teachers and the target models of all rounds among them."""
-    scored = {name.replace("_", " "): scores for name, scores in metrics.items() if re.fullmatch(r"source_model(_\d+)?", name)}
-    scored |= {f"teacher {number}": told["scores"] for number, told in enumerate(metrics.get("teachers", []), 1)}
+    scored = {name.replace("_", " "): scores for name, scores in metrics.items() if is_numbered("source_model", name)}
+    scored |= {f"teacher {told['number']}": told["scores"] for told in metrics.get("teachers", [])}
     rounds = metrics.get("rounds", [])
     scored |= {f"target model {number}": part["target_model"] for number, part in enumerate(rounds, 1)}
     last = [name for name in ("target_model", "token_classifier") if name in metrics and not (rounds and name == "target_model")]

@@ -17,12 +17,22 @@ def kinds_of(run: RunArguments) -> dict[str, str | None]:
     Raises:
         InputError: it cannot do what the run asks for.
     """
+    if files := [name for name in run.teachers or () if Path(name).is_file() and not are_records(Path(name))]:
+        raise InputError(
+            f"--teachers {files[0]} is a file, but no .jsonl of labels. Give a model's directory; a pseudo_labels.safetensors "
+            "belongs to --pseudo_labels."
+        )
     kinds = {name: LABELS if are_records(Path(name)) else kind_of(name) for name in run.teachers or ()}
     others = [name for name, kind in kinds.items() if kind]
     if others and run.stage == "source":
         raise InputError(
             f"--stage source is about source models, and --teachers {others[0]} is none. Score it by glode evaluate, or give "
             "--stage target."
+        )
+    if others and run.pseudo_labels:
+        raise InputError(
+            f"--pseudo_labels stand in the place of what --teachers {others[0]} would say of the target text. Leave one of them "
+            "out."
         )
     if others and run.calibrate == "dev":
         raise InputError(

@@ -107,7 +107,7 @@ def write_spans(path: Path, words: Sequence[Sequence[str]], spans: Sequence[Sequ
 
 def read_teacher(path: Path, run: Preparation) -> list[list[Span]]:
     """The spans of each target sentence in a teacher's labels; of a file that is given, --label_map renames the types."""
-    given = str(path) in (run.options.teachers or ()) and run.data.label_map
+    given = path in map(Path, run.options.teachers or ()) and run.data.label_map
     return read_records(path, run.corpora.target, run.labels, parse_label_map(given) if given else {})
 
 

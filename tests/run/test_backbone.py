@@ -53,3 +53,11 @@ def test_encoders_that_read_as_they_must(kind: str, tokenizer, tmp_path: Path):
     state = torch.get_rng_state()
     check_reading(model, str(tmp_path))
     assert torch.equal(torch.get_rng_state(), state) and model.training
+
+
+def test_encoders_are_tried_without_an_attention_that_needs_a_gpu(tokenizer, tmp_path: Path):
+    AutoModel.from_config(tiny_encoder_config("xlm-roberta", len(tokenizer))).save_pretrained(tmp_path)
+    model = GlodeModel.from_encoder(str(tmp_path), glode_config(ModelArguments(), str(tmp_path), tokenizer, ["O", "PER"], 3))
+    model.encoder.config._attn_implementation = "flash_attention_2"
+    check_reading(model, str(tmp_path))
+    assert model.encoder.config._attn_implementation == "flash_attention_2"

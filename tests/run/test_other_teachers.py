@@ -128,6 +128,28 @@ def test_scores_are_reported(command: Command, chat, monkeypatch, capsys):
     assert json.loads((output / "metrics.json").read_text())["teachers"][0]["scores"] == teacher["scores"]
 
 
+def test_a_finished_run_keeps_what_it_tells_of_teachers(command: Command, source_model, monkeypatch, capsys):
+    """Of each by its place among them, whether it is a model of ours or not."""
+    monkeypatch.undo()  # this run trains
+    monkeypatch.chdir(command.directory)
+    command.file("labels.jsonl", "".join(json.dumps(record) + "\n" for record in (OTTO, RAIN)))
+    arguments = command.arguments(stage="target", label_map="person=PER", num_train_epochs=1, max_span_length=2)
+    arguments += ["--use_cpu", "--disable_tqdm", "true", "--teachers", str(source_model(["LOC", "PER"], 2)), "./labels.jsonl"]
+    arguments += ["--target_unlabeled", str(command.file("gold.iob2", GOLD))]
+    run_crossner.main(arguments)
+    path = command.directory / "output" / "metrics.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps(before | {"parameters": {"learn": 1, "all": 2}, "bf16_speedup": 1.5}))
+    assert before["teachers"][0]["number"] == 2 and {"source_model", "source_stage", "teacher_2"} < {*before, *before["cost"]}
+    assert "teacher 2" in capsys.readouterr().out
+    run_crossner.main([*arguments, "--resume_from_checkpoint", "auto"])
+    told = capsys.readouterr().out
+    assert "nothing is left to train" in told and "source model" in told and "teacher 2" in told
+    after = json.loads(path.read_text())
+    assert {name: after[name] for name in ("source_model", "teachers")} == {n: before[n] for n in ("source_model", "teachers")}
+    assert after["parameters"] == {"learn": 1, "all": 2} and after["bf16_speedup"] == 1.5
+
+
 def test_teachers_that_cannot_be_asked(command: Command, classifier: Path):
     command.options |= {"teachers": classifier, "use_cpu": "true"}
     assert "--stage source is about source models, and --teachers" in command.error(stage="source")
@@ -138,6 +160,14 @@ def test_teachers_that_cannot_be_asked(command: Command, classifier: Path):
     )
     assert "--label_map: no corpus has the type 'dog'" in command.error(label_map="dog=PER")
     assert " is no file that is there. Check the path." in command.error(teachers="nowhere.jsonl")
+    listed = command.file("labels.json", "[]")
+    assert f"{listed} is a file, but no .jsonl of labels. Give a model's directory; a" in command.error(teachers=listed)
+    given = command.file("labels.jsonl", "".join(json.dumps(record) + "\n" for record in (OTTO, RAIN)))
+    assert "--pseudo_labels stand in the place of what --teachers" in command.error(pseudo_labels=given)
+    twice = f"--teachers names {given} twice, and it would count once"
+    assert twice in command.error("--teachers", str(given), str(classifier), str(given), teachers=None)
+    options = {"pseudo_labels": given, "rounds": "2", "calibrate": "teachers", "teachers": None}
+    assert "--calibrate: no model labels the target text" in command.error("--teachers", "a", "b", **options)
 
 
 def test_names_that_a_teacher_is_asked_for(command: Command, chat):
