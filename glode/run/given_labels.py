@@ -155,7 +155,7 @@ def _spans_of_sentences(path: Path, corpus: Dataset, ids: Mapping[str, int], map
             found.append([_in_words(span, borders) for span in spans if begin <= span[0] < borders[-1]])
             begin = borders[-1]
     if len(found) < len(words):
-        raise InputError(f"--pseudo_labels {path} ends after {len(found)} of {len(words)} target sentences. Label all of them.")
+        raise InputError(f"{path} ends after {len(found)} of {len(words)} target sentences. Label all of them.")
     return found
 
 

@@ -49,6 +49,7 @@ class ChatTeacher:
         prompts = [make_prompt(words, asked, self.settings.examples, language) for words in sentences]
         found: list[list[SoftSpan]] = [[] for _ in sentences]
         broken = done = 0
+        before = self._price() or 0.0
         with tqdm(total=len(prompts), desc=self.endpoint.model, unit=" sentences", disable=self.settings.quiet or None) as bar:
             for number, answer in self.endpoint.answers(prompts, self.cache, parse_answer):
                 self._count(answer)
@@ -63,7 +64,7 @@ class ChatTeacher:
                 else:
                     found[number] = self._spans(parse_answer(answer.text), sentences[number], asked)
                 bar.update()
-                bar.set_postfix_str(self._spent(done / len(prompts)))
+                bar.set_postfix_str(self._spent(done / len(prompts), before))
         self.counts["no_answer"] += broken
         return found
 
@@ -85,12 +86,13 @@ class ChatTeacher:
             self.settings.price[0] * self.counts["tokens_read"] + self.settings.price[1] * self.counts["tokens_written"]
         ) / 1e6
 
-    def _spent(self, share: float) -> str:
-        """What was spent, and about what it will be in the end."""
+    def _spent(self, share: float, before: float) -> str:
+        """What was spent, and about what it will be when all of a text is labelled, of which a share is; `before` is what was
+        spent on others."""
         price = self._price()
         if price is None:
             return f"{self.counts['tokens_read'] + self.counts['tokens_written']} tokens"
-        return f"{price:.2f} of about {price / share:.2f}"
+        return f"{price:.2f} of about {before + (price - before) / share:.2f}"
 
     def _spans(self, names: Sequence[Name], words: Sequence[str], asked: Mapping[str, str]) -> list[SoftSpan]:
         """The spans of a sentence that an answer names."""

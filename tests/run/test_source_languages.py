@@ -168,6 +168,17 @@ def test_a_resumed_run_knows_whose_sentences_they_are(command: Command):
     assert 'source languages {"en": 3, "es": 2}, now {"en": 2, "es": 3}' in command.error(*more, **options)
 
 
+def test_a_resumed_run_knows_in_which_target_languages_its_text_is(command: Command):
+    """The same text in one language: its labels have the thresholds of all of it."""
+    parts = [command.file(name, f"{line}\n") for name, line in (("a.txt", "Otto wohnt in Kiel ."), ("b.txt", "Es regnet ."))]
+    with pytest.raises(AssertionError, match="as far as training"):
+        run_crossner.main(command.arguments())
+    (command.directory / "output" / "source_checkpoints" / "checkpoint-3").mkdir()
+    options = {"target_unlabeled": None, "target_lang": "de,nl", "resume_from_checkpoint": "auto"}
+    more = ["--target_unlabeled", f"de={parts[0]}", f"nl={parts[1]}"]
+    assert 'target languages null, now {"de": 1, "nl": 1}' in command.error(*more, **options)
+
+
 # ------------------------------------------------------------------------------------------------------------------ training
 
 

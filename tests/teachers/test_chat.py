@@ -57,6 +57,19 @@ def test_sentences_become_spans(server, tmp_path):
     assert again.facts()["from_cache"] == 3 and again.facts()["tokens_read"] == 0 and "price" not in again.facts()
 
 
+def test_what_a_second_text_will_cost(server, tmp_path, monkeypatch):
+    """What the first one has cost does not grow with the second."""
+    shown = []
+    monkeypatch.setattr("glode.teachers.chat.tqdm.set_postfix_str", lambda bar, text: shown.append(text))
+    teacher = teacher_of(server, tmp_path, price=(10_000.0, 10_000.0))
+    teacher(SENTENCES[:2], "de")
+    first = teacher.facts()["price"]
+    teacher([["Ida", "singt", str(number)] for number in range(10)], "de")
+    told = [float(text.split(" of about ")[1]) for text in shown[2:]]
+    assert len(told) == 10 and all(price == pytest.approx(teacher.facts()["price"], rel=0.1) for price in told)
+    assert told[0] < 10 * first
+
+
 def test_a_prompt_is_in_the_language_of_the_text():
     asked = type_names({"PER": "PER", "city": "LOC"}, "de")
     assert asked == {"Person": "PER", "city": "city"}
