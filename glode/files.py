@@ -57,6 +57,8 @@ def write_into(directory: Path, owner: bool = True) -> Iterator[Path]:
             yield partial
         if owner:
             for path in sorted((new / "files").iterdir()):
+                if path.is_dir():  # of a writer that was killed: a directory takes the place of an empty one alone
+                    remove(directory / path.name)
                 path.replace(directory / path.name)
     finally:
         if owner:

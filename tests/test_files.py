@@ -102,3 +102,12 @@ def test_files_take_their_places_beside_others(tmp_path: Path):
         write_directory(partial, "newer")
         raise OSError
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"other": "stays", "part": "new"}
+
+
+def test_a_directory_takes_the_place_of_a_full_one(tmp_path: Path):
+    """Such as a killed writer has left beside files that were not moved yet."""
+    for text in ("old", "new"):
+        with write_into(tmp_path) as partial:
+            partial.mkdir()
+            write_directory(partial / "adapter", text)
+    assert read(tmp_path / "adapter") == "new" and [path.name for path in tmp_path.iterdir()] == ["adapter"]
