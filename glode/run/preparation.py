@@ -61,6 +61,7 @@ class Preparation:
         length: L.
         config: of a fresh model.
         teacher_kinds: of each of --teachers, see `kinds_of`.
+        labels_are_given: whether there are files of labels, which are of the whole target text.
         source, dev, target: their windows; the target's without entities, whatever the corpus has.
         source_languages: the language of each of the source's, see `Denoiser`; None where there is one language.
         labelled: the windows of all labelled sentences that the target stage learns, the source's and those of --target_train.
@@ -127,8 +128,8 @@ class Preparation:
         name = self.model_arguments.model_name_or_path
         if not (embedded := name == DEMO_BACKBONE):
             self.path, self.tokenizer = load_backbone(name)
-        labels_are_given = bool(self.options.pseudo_labels) or LABELS in self.teacher_kinds.values()
-        self.corpora = load_corpora(self.data, memory, self._types_of_others(), labels_are_given)
+        self.labels_are_given = bool(self.options.pseudo_labels) or LABELS in self.teacher_kinds.values()
+        self.corpora = load_corpora(self.data, memory, self._types_of_others(), self.labels_are_given)
         if embedded:
             self.path, self.tokenizer = load_backbone(embedded_backbone(self.corpora, self.options.model_cache))
 
@@ -176,8 +177,9 @@ class Preparation:
         self.say("noted", f"{len(corpus)} labelled target sentences join the target stage, each with the weight {weight:g}")
         if taken:
             self.say("", f"{len(taken)} sentences of the unlabelled text are the same, and are taken out there")
-        elif self.options.pseudo_labels:
-            self.say("", "those that the target text has as well stay there, as --pseudo_labels are of all of it")
+        elif self.labels_are_given:
+            given = "--pseudo_labels" if self.options.pseudo_labels else "the labels of --teachers"
+            self.say("", f"those that the target text has as well stay there, as {given} are of all of it")
         if self.main and test and (both := count_repeated(test, corpus)):
             logger.warning(f"--target_train has {both} of the sentences of --target_test: its scores will be too good.")
         return {"target_train": facts}

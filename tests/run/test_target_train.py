@@ -107,6 +107,9 @@ def test_given_pseudo_labels_keep_the_text_whole(command: Command, target_traine
     trainer = target_trainer(target_train=gold(command), pseudo_labels=labels, stage="target")
     assert len(trainer.train_dataset.target) == 2
     assert "stay there, as --pseudo_labels are of all of it" in " ".join(capsys.readouterr().out.split())
+    trainer = target_trainer(target_train=gold(command), teachers=labels, stage="target", overwrite="true")
+    assert len(trainer.train_dataset.target) == 2
+    assert "stay there, as the labels of --teachers are of all of it" in " ".join(capsys.readouterr().out.split())
 
 
 def test_any_format_and_the_label_map(command: Command, target_trainer):
