@@ -84,9 +84,13 @@ def _load(name: str, language: str) -> DatasetDict:
 
 
 def _parts(found: DatasetDict, source: str) -> dict[str, Dataset]:
-    """The parts under the names that `datasets` gives them; others are said."""
+    """The parts under the names that `datasets` gives them; others are said, also a second one of the same meaning."""
     others = {other: name for name, names in PARTS.items() for other in names}
-    named = {others.get(part, part) if others.get(part) not in found else part: rows for part, rows in found.items()}
+    named = dict(found)
+    for part, rows in found.items():
+        if (name := others.get(part, part)) not in named:
+            named[name] = rows
+            del named[part]
     if left := sorted(set(named) - set(PARTS)):
         logger.warning(f"{source}: the parts {', '.join(left)} are not read, only {', '.join(PARTS)}.")
     return {part: named[part] for part in named if part in PARTS}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from transformers import PretrainedConfig, TokenClassificationPipeline
@@ -129,6 +130,8 @@ def load_finder(name: str, settings: FinderSettings, asked: Mapping[str, str] | 
     Raises:
         InputError: there is no such model, or one of another kind, or no such device.
     """
+    if Path(name).is_file():
+        raise InputError(f"--model {name} is a file. Give the directory of a model.")
     if kind_of(name) == "gliner":
         return GlinerFinder(name, settings, asked or {})
     try:

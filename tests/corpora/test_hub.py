@@ -177,9 +177,10 @@ def test_a_data_set_that_was_saved(tmp_path: Path, parts: bool):
 
 
 def test_parts_of_other_names(monkeypatch, caplog):
-    loaded = loaded_from(monkeypatch, classes(), train=[row(1, 2, 0)], dev=[row(1, 2, 0)], extra=[row(1, 2, 0)])
+    one = [row(1, 2, 0)]
+    loaded = loaded_from(monkeypatch, classes(), train=one, dev=one, valid=one, extra=one)
     assert set(loaded) == {"train", "validation"}
-    assert "(en): the parts extra" in caplog.text and "are not read, only" in caplog.text
+    assert "(en): the parts extra, valid" in caplog.text and "are not read, only" in caplog.text
 
 
 def test_texts_and_words_without_labels(monkeypatch):

@@ -88,6 +88,8 @@ def test_what_finds_no_entities(classifier, tokenizer, tmp_path, monkeypatch):
     assert "is a token classifier, which finds no entities within entities" in message(classifier, nested=True)
     for name in (tmp_path, tmp_path / "none"):
         assert " has no config.json that can be read: " in message(name)
+    (tmp_path / "list.json").write_text("[]")
+    assert " is a file. Give the directory of a model." in message(tmp_path / "list.json")
     AutoModel.from_config(tiny_encoder_config("xlm-roberta", len(tokenizer))).save_pretrained(tmp_path)
     assert "is neither a model of ours nor a token classifier, but " in (error := message(tmp_path))
     assert "but XLMRobertaModel. Give one that finds entities." in error
