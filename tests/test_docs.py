@@ -24,7 +24,13 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "glode/run/recipes/accelerate/README.md",
 ]
-LAUNCHERS = {"--config_file", "--machine_rank", "--nproc_per_node", "--no"}  # of accelerate launch, torchrun, pip (--no-deps)
+LAUNCHERS = {
+    "--config_file",
+    "--machine_rank",
+    "--nproc_per_node",
+    "--no",
+    "--index",
+}  # of accelerate launch, torchrun, pip (--no-deps, --index-url)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

@@ -105,7 +105,7 @@ def _check_row(columns: list[str], layout: Layout, path: Path, number: int, labe
     if len(columns) != layout.width:
         raise InputError(
             f"{path}, line {number}: {line!r} has {len(columns)} columns, the first word of the file {layout.width}. "
-            "Is there a space in a word? Separate the columns by tabs."
+            "Is there a space in a word? Separate the columns by tabs. Is this plain text? It has no labels to learn from."
         )
 
 

@@ -101,6 +101,7 @@ def main(argv: Sequence[str]) -> None:
         with write_whole(path) as partial:
             partial.write_text(content, encoding="utf-8", errors="replace")
     print(f"{len(chosen)} of {len(corpus)} sentences are written: {', '.join(map(str, arguments.files))}", file=sys.stderr)
+    print("Import the first into Label Studio, with the second as the labeling interface; the third is to read.", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -64,7 +64,7 @@ def config_arguments(path: str, known: Mapping[str, int | str | None]) -> list[s
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check --config; recipes are {RECIPE_NAMES}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start} ({error.reason}). Convert it to UTF-8.") from None
     except yaml.YAMLError as error:

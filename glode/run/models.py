@@ -85,7 +85,7 @@ class StageModels:
             run.say("language", f"a fresh head is fitted for {steps} steps: loss {losses[0]:.2f}, then {losses[-1]:.2f}")
         elif self.fitted_head is None:
             self.fitted_head = {}
-            run.say("noted", "the encoder has no language model's head; a fresh one learns (--mlm_head_warmup_steps)")
+            run.say("noted", "the encoder has no language model's head: a fresh one learns with the rest")
 
     def _seed(self, stage: str, number: int) -> int:
         """Teachers differ by their seeds, which follow one another; all rounds have the same one."""

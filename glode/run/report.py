@@ -110,8 +110,9 @@ def doubts(metrics: Mapping) -> list[str]:
     """What a reader of the results should not overlook: a model that finds nothing."""
     config = Path(metrics.get("arguments", {}).get("run", {}).get("config") or "").stem
     begin = "" if config in ("small", "paper") else ", or begin with --config small or paper"
-    found, mend = [], f"Raise --learning_rate or the epochs, give more labelled text{begin}."
-    for model in ("source_model", "target_model"):
+    found = []
+    for model, epochs in (("source_model", "--source_num_train_epochs"), ("target_model", "--num_train_epochs")):
+        mend = f"Raise {epochs} or --learning_rate, give more labelled text{begin}."
         scores, name = metrics.get(model, {}), model.replace("_", " ")
         dev, test = (scores.get(part, {}).get("strict") for part in ("dev", "test"))
         if dev and not dev["correct"]:

@@ -104,7 +104,7 @@ def _export(arguments: ExportArguments, has_spans: bool) -> None:
         raise InputError(f"--int8 and --gold are for span models, and {arguments.model} is none. Leave them out.")
     else:
         worst = onnx_tokens.export(arguments.model, directory)
-    print(f"{directory / 'model.onnx'}: logits differ from PyTorch's by at most {worst:.1e}")
+    print(f"{directory / 'model.onnx'}: logits in 32 bits differ from PyTorch's by at most {worst:.1e}")
     check_difference(worst)
     if arguments.int8:
         export.quantize()

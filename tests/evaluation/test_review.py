@@ -45,7 +45,7 @@ def tasks_of(directory: Path, *more: object, output: Path) -> list[dict]:
 def test_a_finished_run_is_reviewed_by_its_own_text(finished: Path, tmp_path: Path, capsys):
     tasks = tasks_of(finished, "--number", 5, output=tmp_path / "r.json")
     assert len(tasks) == 5 and "5 of 12 sentences are written: " in (said := capsys.readouterr().err)
-    assert " sentences are written: " in said
+    assert " sentences are written: " in said and "with the second as the labeling interface" in said
     certainty = [task["data"]["certainty"] for task in tasks]
     assert certainty == sorted(certainty) and 0 < certainty[0] < 1
     for each in tasks:
