@@ -24,13 +24,8 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "glode/run/recipes/accelerate/README.md",
 ]
-LAUNCHERS = {
-    "--config_file",
-    "--machine_rank",
-    "--nproc_per_node",
-    "--no",
-    "--index",
-}  # of accelerate launch, torchrun, pip (--no-deps, --index-url)
+# Of accelerate launch, torchrun and pip (--no-deps, --index-url).
+LAUNCHERS = {"--config_file", "--machine_rank", "--nproc_per_node", "--no", "--index"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
