@@ -161,7 +161,7 @@ class Denoiser:
         Returns:
             What is logged; nothing where nothing is done.
         """
-        refines = self.refines_labels and self.settings.gives_directions
+        refines = self.refines_labels and bool(self.sides)
         if not refines or bool((self.pseudo_labels.refined_in >= epoch).all()):
             return {}
         state = (self.pseudo_labels, self.settings, self.languages, self.strings, self.gather, self.source_languages)

@@ -36,11 +36,6 @@ class DenoisingSettings:
         """The sides that give directions: "global" (prototypes), "local" (neighbours), both or none."""
         return {"both": ("global", "local"), "none": ()}.get(self.denoising, (self.denoising,))
 
-    @property
-    def gives_directions(self) -> bool:
-        """Whether a label moves at all."""
-        return bool(self.sides) or self.agreement or self.self_direction
-
     def refining_epochs(self, epochs: int) -> range:
         """The epochs, from 0, of a run of `epochs` that refine: those that begin when the share `refine_start` of the training is
         done. Empty where a run is too short for that."""

@@ -35,17 +35,12 @@ logger = logging.get_logger("glode")
 UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "yue", "wuu"}
 
 
-REFINING = ("both", "global", "local", "contproto")  # --denoising that changes labels
+REFINING = ("both", "global", "local", "contproto")  # --denoising that moves labels
 
 
 def refines(training: GlodeTrainingArguments, epochs: float) -> bool:
     """Whether the pseudo labels are refined in a target stage of so many epochs."""
-    return moves_labels(training) and bool(training.denoising_settings.refining_epochs(math.ceil(epochs)))
-
-
-def moves_labels(training: GlodeTrainingArguments) -> bool:
-    """Whether there is a direction in which a pseudo label moves."""
-    return training.denoising in (*REFINING, *(["none"] if training.agreement or training.self_direction else []))
+    return training.denoising in REFINING and bool(training.denoising_settings.refining_epochs(math.ceil(epochs)))
 
 
 class Preparation:
@@ -232,7 +227,7 @@ class Preparation:
         training, epochs = self.training, self.training.num_train_epochs
         if self.options.stage == "source" or training.max_steps > 0 or refines(training, epochs):
             return None
-        if not moves_labels(training):
+        if training.denoising not in REFINING:
             return None
         length = "1 epoch, which does not begin" if epochs == 1 else f"{epochs:g} epochs, none of which begins"
         return (

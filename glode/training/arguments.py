@@ -89,8 +89,8 @@ class GlodeTrainingArguments(TrainingArguments):
     denoising: str = field(
         default="both",
         metadata={
-            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local). Or a baseline, see "
-            "docs/baselines.md.",
+            "help": "Which side refines the pseudo labels: prototypes (global), neighbours (local), both; with none no label "
+            "moves. Or a baseline, see docs/baselines.md.",
             "choices": ["both", "global", "local", "none", *BASELINES],
         },
     )
@@ -105,12 +105,15 @@ class GlodeTrainingArguments(TrainingArguments):
     agreement: bool = field(
         default=False,
         metadata={
-            "help": "A third direction: what the labels say of the same string elsewhere in the target text. With --refine epoch."
+            "help": "A third direction beside the sides: what the labels say of the same string elsewhere in the target text. "
+            "With --refine epoch."
         },
     )
     self_direction: bool = field(
         default=False,
-        metadata={"help": "Labels move towards the present model's own prediction, too. With --refine epoch."},
+        metadata={
+            "help": "Beside the sides, labels move towards the present model's own prediction, too. With --refine epoch."
+        },
     )
     directions: str = field(
         default="multiple",
@@ -269,7 +272,10 @@ class GlodeTrainingArguments(TrainingArguments):
             self.use_cpu = True  # the Trainer wants to be told, for bf16 and for several processes
         super().__post_init__()
         if self.refine == "step" and (self.agreement or self.self_direction):
-            raise InputError("--agreement and --self_direction judge all labels at once: they need --refine epoch.")
+            raise InputError(
+                "--agreement and --self_direction judge all labels at once: they need --refine epoch. With --refine step set both "
+                "to false."
+            )
         if self.refine == "epoch" and self.train_projection:
             raise InputError(
                 "--train_projection trains the vectors of --refine step; --refine epoch compares the model's own states. "

@@ -90,7 +90,7 @@ def as_dict(values: torch.Tensor, spans: Iterable[tuple]) -> dict:
         {"normalize_directions": True},
         {"agreement": True},
         {"self_direction": True},
-        {"denoising": "none", "agreement": True, "self_direction": True},
+        {"denoising": "global", "agreement": True, "self_direction": True},
     ],
     ids=str,
 )
@@ -230,7 +230,7 @@ def test_the_denoiser_refines_once_an_epoch():
 @pytest.mark.parametrize("denoising", ["none", "self-training", "confidence"])
 def test_what_refines_nothing_reads_nothing(denoising: str):
     corpora = Corpora(0)
-    options = settings(refine="epoch", denoising=denoising, agreement=denoising != "none")
+    options = settings(refine="epoch", denoising=denoising, agreement=True, self_direction=True)
     denoiser = denoiser_class(denoising)(corpora.labels(), options, 2, corpora.languages)
     assert denoiser.refine_all(lambda: pytest.fail("the corpora were read"), 3, 0.5) == {}
     assert torch.equal(denoiser.pseudo_labels.probabilities, corpora.soft)

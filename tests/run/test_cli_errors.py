@@ -325,7 +325,8 @@ def test_nothing_of_ones_own_to_push(command: Command):
         ({"num_train_epochs": 2}, False),
         ({"num_train_epochs": 2.5, "refine_start": 0.7}, True),
         ({"num_train_epochs": 1, "refine_start": 0}, False),
-        ({"num_train_epochs": 1, "denoising": "none", "refine": "epoch", "agreement": "true"}, True),
+        ({"num_train_epochs": 1, "denoising": "global", "refine": "epoch", "agreement": "true"}, True),
+        ({"num_train_epochs": 1, "denoising": "none", "refine": "epoch", "agreement": "true"}, False),
         ({"num_train_epochs": 1, "denoising": "none"}, False),
         ({"num_train_epochs": 1, "stage": "source"}, False),
     ],
@@ -341,9 +342,9 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"config": "small"}, "recipe small; 4 + 5 epochs, learning rate 0.0002, batch 16 "),
+        ({"config": "small"}, "recipe small; 4 + 4 epochs, learning rate 0.0002, batch 16 "),
         ({"config": "small", "num_train_epochs": 2, "learning_rate": 0.5}, "recipe small; 4 + 2 epochs, learning rate 0.5, "),
-        ({"config": "own.yaml"}, "(--config paper); 4 + 5 epochs, learning rate 0.0002, batch 2 results go to "),
+        ({"config": "own.yaml"}, "(--config paper); 4 + 4 epochs, learning rate 0.0002, batch 2 results go to "),
         ({"config": "own.yaml", "learning_rate": 0.5}, "own.yaml; 8 + 8 epochs, learning rate 0.5, batch 2 results go to "),
         ({"max_steps": 3}, "(--config paper); 3 steps, learning rate 0.0002, batch 16 "),
     ],
