@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, chain, count, islice, pairwise, starmap
+from itertools import accumulate, chain, count, islice, pairwise
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -60,10 +60,12 @@ def _combining_marks() -> str:
 
 _MARKS = _combining_marks()
 _STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-_ENDS_UNSPACED = re.compile(f"[{_UNSPACED}][{_MARKS}]*$")
+UNSPACED_CHARACTER = f"[{_UNSPACED}][{_MARKS}]*"  # one word of such a script, as a regular expression
+_ENDS_UNSPACED = re.compile(f"{UNSPACED_CHARACTER}$")
+_CHARACTERS = re.compile(f"{UNSPACED_CHARACTER}|[^{_UNSPACED}]+")
 _LETTERS = f"[^\\W{_UNSPACED}](?:[^\\W{_UNSPACED}]|[{_MARKS}{_WITHIN}]){{0,1000}}"
 _WORD = re.compile(  # with limits, as no word is longer and a repeat without end takes memory
-    f"[{_UNSPACED}][{_MARKS}]*"
+    f"{UNSPACED_CHARACTER}"
     f"|{_LETTERS}(?:[-\u2010\u2011]{_LETTERS}){{0,100}}"
     "|[\U0001f1e6-\U0001f1ff]{2}"  # the flag of a country
     f"|[^\\s{_INVISIBLE}](?:[{_MARKS}{_EMOJI_PARTS}]|\u200d[^\\s{_INVISIBLE}]){{0,1000}}"
@@ -111,25 +113,34 @@ def encoder_capacity(tokenizer, config: PretrainedConfig, limit: int = 512) -> i
     return min(limit, tokenizer.model_max_length, getattr(config, "max_position_embeddings", limit + 2) - 2)
 
 
+UNITS = ("piece", "character")  # how scripts without spaces are cut, see `iter_windows`
 WINDOW_COLUMNS = ("sentence", "input_ids", "first_token", "last_token", "word_shapes", "borders", "own_start", "own_end")
 _BLOCK = 2**15  # characters tokenised at a time
 _LONGEST = 2**12  # characters of a word, or of a run of a script without spaces, that are tokenised together
 
 
-def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int) -> dict[str, list]:
+def encode_words(
+    sentences: Sequence[Sequence[str]], tokenizer, max_tokens: int, max_span_length: int, units: str = "piece"
+) -> dict[str, list]:
     """All windows of [`iter_windows`] as columns of equal length, named `WINDOW_COLUMNS`."""
-    rows = list(iter_windows(sentences, tokenizer, max_tokens, max_span_length))
+    rows = list(iter_windows(sentences, tokenizer, max_tokens, max_span_length, units))
     return {name: [row[name] for row in rows] for name in WINDOW_COLUMNS}
 
 
-def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int, max_span_length: int) -> Iterator[dict]:
+def iter_windows(
+    sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int, max_span_length: int, units: str = "piece"
+) -> Iterator[dict]:
     """Turn word lists into encoder inputs; a sentence beyond `max_tokens` tokens becomes several windows. Sentences may be
     iterators of any length: they are read as the windows are asked for, and only a block of words is held.
 
     Words are tokenised as running text has them, with the space before each but the first where the tokenizer marks it.
-    Scripts without spaces are tokenised as running text, as the encoder has been trained, whatever the words are: "上海" is one
-    piece, whose characters alone say little. Where a piece covers several words, these are one word for the grid, a unit;
-    elsewhere each word is its own unit. An entity that begins or ends within a unit cannot be expressed.
+    Scripts without spaces are cut as `units` says, whatever the words are:
+
+    - "piece": as running text, as the encoder has been trained: "上海" is one piece, whose characters alone say little. Where a
+      piece covers several words, these are one word for the grid, a unit; elsewhere each word is its own unit. An entity that
+      begins or ends within a unit cannot be expressed.
+    - "character": each character is tokenised as a word by itself, with the mark or the space that the tokenizer puts before
+      words ("▁", "上", "▁", "海" with XLM-R's). Every word is its own unit, so that every entity can be expressed.
 
     Every unit is owned by exactly one window: the one that scores the spans which start there. Windows overlap by at least
     `max_span_length - 1` units on the right, so that every span fits into the window which owns its first unit, and by
@@ -141,6 +152,7 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
         tokenizer: a fast tokenizer.
         max_tokens: tokens a window, special tokens included.
         max_span_length: L, in units.
+        units: one of `UNITS`.
     Yields:
         A row for each window: `sentence` (index into `sentences`), `input_ids`, `first_token` and `last_token` (of each unit,
         positions in `input_ids`), `word_shapes`, `borders` (for n units the n + 1 words of the sentence before which they
@@ -158,7 +170,7 @@ def iter_windows(sentences: Iterable[Iterable[str]], tokenizer, max_tokens: int,
         tokenizer = copy.copy(tokenizer)  # transformers 4 refuses words, but for this attribute, which does nothing else
         tokenizer.add_prefix_space = True
     room = max_tokens - len(prefix) - len(suffix)
-    for block in _tokenize(sentences, tokenizer, room, space):
+    for block in _tokenize(sentences, tokenizer, room, space, units):
         if block.is_first:
             tokens, starts, borders, shapes = [], np.zeros(1, dtype=np.int64), [0], []
             begin = own_start = 0
@@ -213,23 +225,26 @@ class _Block:
     starts: np.ndarray | None = None
 
 
-def _blocks(sentence: int, words: Iterable[str]) -> Iterator[_Block]:
+def _blocks(sentence: int, words: Iterable[str], units: str) -> Iterator[_Block]:
     """Cut a sentence between runs into blocks of about `_BLOCK` characters, with the runs' borders; an empty one is one block."""
+    cut = join_unspaced if units == "piece" else _split_unspaced
     held, size, is_first = [], 0, True
     for word in words:
         held.append(_SURROGATE.sub("\ufffd", word[:_LONGEST]))
         size += len(held[-1])
         if size >= _BLOCK:
-            runs, borders = join_unspaced(held)
-            yield _Block(sentence, is_first, False, held[: borders[-2]], runs[:-1], borders[:-1])
-            held, size, is_first = held[borders[-2] :], len(runs[-1]), False  # the last run may go on
-    yield _Block(sentence, is_first, True, held, *join_unspaced(held))
+            runs, borders = cut(held)
+            end = borders[-2]
+            at = borders.index(end)
+            yield _Block(sentence, is_first, False, held[:end], runs[:at], borders[: at + 1])
+            held, size, is_first = held[end:], sum(map(len, runs[at:])), False  # the last run may go on
+    yield _Block(sentence, is_first, True, held, *cut(held))
 
 
-def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int, space: str) -> Iterator[_Block]:
+def _tokenize(sentences: Iterable[Iterable[str]], tokenizer, room: int, space: str, units: str) -> Iterator[_Block]:
     """The blocks of all sentences, tokenised many at a time."""
     batch, size = [], 0
-    for block in chain.from_iterable(starmap(_blocks, enumerate(sentences))):
+    for block in chain.from_iterable(_blocks(number, words, units) for number, words in enumerate(sentences)):
         batch.append(block)
         size += sum(map(len, block.words))
         if size >= _BLOCK // 2:
@@ -254,6 +269,9 @@ def _tokenize_batch(blocks: Sequence[_Block], tokenizer, room: int, space: str) 
             gaps = [0 if block.is_first and run == 0 else len(space) for run in encoding.word_ids]
             offsets = [(begin - gap, end - gap) for gap, (begin, end) in zip(gaps, encoding.offsets, strict=True)]
             starts, block.borders = _units(block.words, block.borders, starts, offsets)
+        elif len(runs) > len(block.words):
+            starts = starts[_borders(block.borders, len(block.words))]
+            block.borders = list(range(len(block.words) + 1))
         lengths = np.diff(starts)
         if (lengths > room).any():
             kept = np.minimum(lengths, room)
@@ -278,6 +296,16 @@ def join_unspaced(words: Sequence[str]) -> tuple[list[str], list[int]]:
         else:
             runs.append(word)
             borders.append(at)
+    return runs, [*borders, len(words)]
+
+
+def _split_unspaced(words: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Cut words around each character of a script without spaces; the n runs, and the n + 1 words that hold their beginnings."""
+    runs, borders = [], []
+    for at, word in enumerate(words):
+        parts = _CHARACTERS.findall(word) or [word]
+        runs += parts
+        borders += [at] * len(parts)
     return runs, [*borders, len(words)]
 
 
@@ -431,6 +459,9 @@ class GlodeConfig(PretrainedConfig):
         id2label: entity types; 0 is "O".
         mlm_head: shape of the language-model head that came with the encoder, see [`MaskedLanguageHead`]; None where the head
             is a fresh one.
+        units: how scripts without spaces are cut, one of `UNITS`; see [`iter_windows`].
+    Raises:
+        ValueError: there are no such units.
     """
 
     model_type = "glode"
@@ -448,13 +479,17 @@ class GlodeConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         id2label: dict[int, str] | None = None,
         mlm_head: dict | None = None,
+        units: str = "piece",
         **kwargs,
     ):
+        if units not in UNITS:
+            raise ValueError(f"units must be {' or '.join(UNITS)}, not {units!r}.")
         if isinstance(encoder_config, dict):
             encoder_config = AutoConfig.for_model(**encoder_config)
         self.encoder_config = encoder_config if encoder_config is not None else AutoConfig.for_model("xlm-roberta")
         self.max_span_length = max_span_length
         self.max_tokens = max_tokens
+        self.units = units
         self.length_embedding_size = length_embedding_size
         self.shape_embedding_size = shape_embedding_size
         self.projection_size = projection_size
@@ -887,7 +922,7 @@ class GlodeModel(PreTrainedModel):
         _check_numbers(batch_size, threshold)
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         words = (iter_words(text) if isinstance(text, str) else text for text in texts)
-        windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length)
+        windows = iter_windows(words, tokenizer, self.config.max_tokens, self.config.max_span_length, self.config.units)
         found = [[] for _ in texts]
         was_training = self.training
         if was_training:  # each switch visits every module: for one short text that is time to be seen
@@ -1221,7 +1256,7 @@ class GlodePipeline(TokenClassificationPipeline):
                 )
             text, words, offsets = sentence, iter_words(sentence), None
         config = self.model.config
-        windows = iter_windows([words], self.tokenizer, config.max_tokens, config.max_span_length)
+        windows = iter_windows([words], self.tokenizer, config.max_tokens, config.max_span_length, config.units)
         row = next(windows, _EMPTY_WINDOW | {"input_ids": [self.tokenizer.unk_token_id]})
         for following in chain(windows, [None]):
             yield row | {"text": text, "offsets": offsets, "is_last": following is None}

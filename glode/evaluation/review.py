@@ -88,7 +88,8 @@ def main(argv: Sequence[str]) -> None:
     corpus = concatenate_datasets(texts) if texts else target_text(run)
     model, tokenizer = load_model(arguments.model, arguments.device, arguments.dtype)
     cut = bool(run.get("model", {}).get("cut_sentences")) and not arguments.text
-    windows = build_features(corpus, tokenizer, model.config.max_tokens, model.config.max_span_length, None, cut)
+    sizes = (model.config.max_tokens, model.config.max_span_length)
+    windows = build_features(corpus, tokenizer, *sizes, None, cut, model.config.units)
     first = first_labels(directory, run, windows, model) if arguments.order == "changed" else None
     rows = review(model, tokenizer, windows, len(corpus), first, arguments.batch_size)
     chosen = choose(rows, arguments.order, arguments.number)

@@ -18,12 +18,14 @@ def build_features(
     max_span_length: int,
     labels: Sequence[str] | None = None,
     cut_sentences: bool = False,
+    units: str = "piece",
 ) -> Dataset:
     """Tokenise a corpus into windows, see `encode_words`. Batched, and cached by `datasets`.
 
     Args:
         labels: the types, "O" first; None leaves the corpus' entities unread.
         cut_sentences: keep the first window of each sentence alone; what is beyond it is lost.
+        units: how scripts without spaces are cut, as the model's configuration has it.
     Returns:
         One row a window: `encode_words`' columns (`sentence` is the row in `corpus`) and, with `labels`, the entities of at
         most L units that the window owns: `begins` (in the window), `lengths` and `types` (indices into `labels`).
@@ -31,7 +33,7 @@ def build_features(
     if labels is None:
         corpus = corpus.select_columns(["words"])
     options = {"tokenizer": tokenizer, "max_tokens": max_tokens, "max_span_length": max_span_length, "version": _VERSION}
-    options["cut_sentences"] = cut_sentences
+    options |= {"cut_sentences": cut_sentences, "units": units}
     options["label_ids"] = {name: i for i, name in enumerate(labels)} if labels is not None else None
     return corpus.map(
         _features, batched=True, with_indices=True, remove_columns=corpus.column_names, fn_kwargs=options, desc="Tokenising"
@@ -46,9 +48,10 @@ def _features(
     max_span_length: int,
     label_ids: dict | None,
     cut_sentences: bool,
+    units: str,
     version: int,
 ) -> dict:
-    columns = encode_words(batch["words"], tokenizer, max_tokens, max_span_length)
+    columns = encode_words(batch["words"], tokenizer, max_tokens, max_span_length, units)
     if cut_sentences:
         columns = _first_windows(columns)
     if label_ids is not None:

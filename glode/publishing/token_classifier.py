@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
+from tokenizers import Regex, Tokenizer
+from tokenizers.pre_tokenizers import Sequence as Steps
+from tokenizers.pre_tokenizers import Split
 from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     TokenClassificationPipeline,
     Trainer,
     TrainingArguments,
@@ -29,7 +33,7 @@ from glode.metrics import entity_scores
 from glode.training.adapters import adapt, merge_adapters
 from glode.training.optimizer import give_head_its_rate
 from glode.training.progress import watch
-from modeling_glode import GlodeModel, join_unspaced
+from modeling_glode import UNSPACED_CHARACTER, GlodeModel, join_unspaced
 
 Entity = tuple[int, int, str]
 
@@ -66,6 +70,16 @@ def _touch(before: str, word: str) -> bool:
 def tag_names(types: Sequence[str]) -> list[str]:
     """ "O" and the IOB2 tags of the types; `types` begins with "O"."""
     return ["O", *(f"{prefix}-{name}" for name in types[1:] for prefix in "BI")]
+
+
+def by_character(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that reads each character of a script without spaces as a word, in any text. The class is the generic one: those
+    of some models forget such a step when they are loaded again."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    split = Split(Regex(f" ?{UNSPACED_CHARACTER}"), "isolated")  # with the space, which is the mark of a word for some
+    backend.pre_tokenizer = Steps([split, backend.pre_tokenizer]) if backend.pre_tokenizer else split
+    names = tokenizer.special_tokens_map
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=tokenizer.model_max_length, **names)
 
 
 def token_features(
@@ -149,6 +163,7 @@ def train_token_classifier(
         lora_rank, lora_alpha: of adapters, which alone learn in the encoder; see `adapt`. They are merged at the end.
     """
     config, tags = model.config, tag_names(list(model.config.id2label.values()))
+    tokenizer = by_character(tokenizer) if config.units == "character" else tokenizer
     names = {"id2label": dict(enumerate(tags)), "label2id": {tag: i for i, tag in enumerate(tags)}}
     fresh = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(backbone, **names))
     weights = {name: value for name, value in model.encoder.state_dict().items() if "pooler" not in name}

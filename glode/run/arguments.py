@@ -135,6 +135,14 @@ class ModelArguments:
             "help": "Lose what of a sentence is beyond max_tokens, in training and in the run's scores; tagging never does."
         },
     )
+    units: str = field(
+        default="piece",
+        metadata={
+            "help": "How scripts without spaces are cut: by the tokenizer's pieces of running text, where an entity cannot end "
+            "within a piece, or each character by itself. It stands in the model's configuration.",
+            "choices": ["piece", "character"],
+        },
+    )
     dropout: float = field(default=0.2, metadata={"help": "Dropout in the encoder and on its output."})
     projection_size: int = field(default=128, metadata={"help": "Size of the vectors that the denoiser compares."})
     attn_implementation: str = field(

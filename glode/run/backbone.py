@@ -70,6 +70,7 @@ def glode_config(arguments: ModelArguments, path: str, tokenizer, labels: list[s
         encoder,
         max_span_length=max_span_length,
         max_tokens=encoder_capacity(tokenizer, encoder, arguments.max_tokens),
+        units=arguments.units,
         projection_size=arguments.projection_size,
         head_dropout=arguments.dropout,
         id2label=dict(enumerate(labels)),

@@ -201,7 +201,7 @@ class StageModels:
         """A model that was trained before.
 
         Raises:
-            InputError: it cannot be loaded, or is none of this run's backbone, types and span length.
+            InputError: it cannot be loaded, or is none of this run's backbone, units, types and span length.
         """
         run = self.run
         try:
@@ -217,6 +217,11 @@ class StageModels:
                 f"--teachers {directory} has another vocabulary than the backbone {run.path}. Train it on this backbone."
             )
         found = (model.config.max_span_length, list(model.config.id2label.values()))
+        if (units := model.config.units) != run.config.units:
+            raise InputError(
+                f"--teachers {directory} reads scripts without spaces by the {units}; this run, by the {run.config.units}. "
+                f"Give --units {units}, or a model that was trained so."
+            )
         if found != (run.length, run.labels):
             raise InputError(
                 f"--teachers {directory} has L = {found[0]} and types {found[1]}; this run needs "

@@ -138,7 +138,7 @@ class Preparation:
     def features(self, corpus: Dataset, labels: list[str] | None = None) -> Dataset:
         """A corpus' windows, see `build_features`."""
         cut = self.model_arguments.cut_sentences
-        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut)
+        return build_features(corpus, self.tokenizer, self.config.max_tokens, self.length, labels, cut, self.config.units)
 
     def _languages_of_source(self) -> torch.Tensor | None:
         """The language of each source window: 0 the first, then the targets' numbers are left out."""
@@ -255,7 +255,7 @@ class Preparation:
 
     def _choose_length(self) -> int:
         length = choose_span_length(self.corpora.source)
-        # A piece of a script without spaces is shorter than a word of the source.
+        # A piece or a character of a script without spaces is shorter than a word of the source.
         unspaced = any(language.split("-")[0] in UNSPACED_LANGUAGES for language in self.data.target_languages)
         return max(length, 8) if unspaced else length
 

@@ -142,7 +142,7 @@ class SpanExport:
 
     def _batch(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         config = self.model.config
-        columns = encode_words(sentences, self.tokenizer, config.max_tokens, config.max_span_length)
+        columns = encode_words(sentences, self.tokenizer, config.max_tokens, config.max_span_length, config.units)
         windows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         batch = collate_windows(windows, self.tokenizer.pad_token_id)
         return {name: batch[name] for name in INPUTS}
