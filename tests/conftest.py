@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from support.world import FRAMES, PEOPLE, PLACES, make_sentence, make_tokenizer, save_random_model, tiny_encoder_config
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from glode.corpora.schema import SENTENCE
@@ -28,6 +29,35 @@ def corpus() -> Dataset:
 @pytest.fixture(scope="session")
 def tokenizer(corpus: Dataset) -> PreTrainedTokenizerFast:
     return make_tokenizer([" ".join(words) for words in corpus["words"]])
+
+
+@pytest.fixture(scope="session")
+def pieces() -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer that knows some Chinese pieces."""
+    names = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+        "▁",
+        "在",
+        "北",
+        "京",
+        "上海",
+        "黑龙江",
+        "大",
+        "学",
+        "的",
+        "▁Anna",
+        "A",
+        "大学的",
+    ]
+    scores = [0.0, 0.0, 0.0, 0.0, 0.0, -3.0, *[-5.0] * 11]
+    tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    special = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), names, strict=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
 
 
 @pytest.fixture(scope="session")

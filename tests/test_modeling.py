@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from modeling_glode import (
+    UNITS,
     WINDOW_COLUMNS,
     WORD_SHAPES,
     GlodeConfig,
@@ -570,35 +571,6 @@ def test_a_word_longer_than_a_window_keeps_the_tokens_that_fit(wordpiece):
     assert owned == [0, 1, 2]
 
 
-@pytest.fixture(scope="module")
-def pieces() -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer that knows some Chinese pieces."""
-    names = [
-        "<s>",
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "<mask>",
-        "▁",
-        "在",
-        "北",
-        "京",
-        "上海",
-        "黑龙江",
-        "大",
-        "学",
-        "的",
-        "▁Anna",
-        "A",
-        "大学的",
-    ]
-    scores = [0.0, 0.0, 0.0, 0.0, 0.0, -3.0, *[-5.0] * 11]
-    tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=3))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    special = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), names, strict=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
-
-
 @pytest.mark.parametrize(
     ("words", "borders"),
     [
@@ -622,13 +594,14 @@ def test_scripts_without_spaces_are_read_in_pieces(pieces, words: list[str], bor
         assert piece == "".join(words[a:b]) or pieces.unk_token in piece
 
 
-def test_units_of_random_texts_tile_the_words(pieces, any_tokenizer):
+@pytest.mark.parametrize("units", UNITS)
+def test_units_of_random_texts_tile_the_words(pieces, any_tokenizer, units: str):
     rng = random.Random(3)
     for tokenizer in (pieces, any_tokenizer):
         sentences = [
             [rng.choice([*"在上海北京黑龙江大学的", "上海", "Anna", "A", ",", "京́"]) for _ in range(30)] for _ in range(40)
         ]
-        rows = window_rows(encode_words(sentences, tokenizer, 20, 3))
+        rows = window_rows(encode_words(sentences, tokenizer, 20, 3, units))
         covered = [[] for _ in sentences]
         for row in rows:
             assert all(a < b for a, b in pairwise(row["borders"])) and len(row["input_ids"]) <= 20
@@ -636,14 +609,16 @@ def test_units_of_random_texts_tile_the_words(pieces, any_tokenizer):
         assert covered == [list(range(len(words))) for words in sentences]
 
 
+@pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("block", [1, 7, 60])
-def test_a_text_that_is_read_in_blocks_gives_the_same_windows(pieces, any_tokenizer, monkeypatch, block: int):
+def test_a_text_that_is_read_in_blocks_gives_the_same_windows(pieces, any_tokenizer, monkeypatch, block: int, units: str):
     rng = random.Random(block)
-    sentences = [[rng.choice([*WORDS, *ODD, *"在上海北京大学的"]) for _ in range(rng.choice([0, 1, 5, 120]))] for _ in range(12)]
+    words = [*WORDS, *ODD, *"在上海北京大学的", "上海", "Anna在"]
+    sentences = [[rng.choice(words) for _ in range(rng.choice([0, 1, 5, 120]))] for _ in range(12)]
     for tokenizer in (pieces, any_tokenizer):
-        expected = encode_words(sentences, tokenizer, 20, 3)
+        expected = encode_words(sentences, tokenizer, 20, 3, units)
         monkeypatch.setattr("modeling_glode._BLOCK", block)
-        assert encode_words(sentences, tokenizer, 20, 3) == expected
+        assert encode_words(sentences, tokenizer, 20, 3, units) == expected
         monkeypatch.undo()
 
 

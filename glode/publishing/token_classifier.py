@@ -73,13 +73,13 @@ def tag_names(types: Sequence[str]) -> list[str]:
 
 
 def by_character(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A tokenizer that reads each character of a script without spaces as a word, in any text. The class is the generic one: those
-    of some models forget such a step when they are loaded again."""
+    """A tokenizer that reads each character of a script without spaces as a word, in any text. The class is the generic one:
+    those of some models forget such a step when they are loaded again."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     split = Split(Regex(f" ?{UNSPACED_CHARACTER}"), "isolated")  # with the space, which is the mark of a word for some
     backend.pre_tokenizer = Steps([split, backend.pre_tokenizer]) if backend.pre_tokenizer else split
-    names = tokenizer.special_tokens_map
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=tokenizer.model_max_length, **names)
+    kept = {name: getattr(tokenizer, name) for name in ("model_max_length", "model_input_names")}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **kept, **tokenizer.special_tokens_map)
 
 
 def token_features(

@@ -23,10 +23,9 @@ def command(tmp_path: Path, backbone: Path, monkeypatch) -> Command:
 
 @pytest.fixture
 def source_model(command: Command, backbone: Path) -> Callable[..., Path]:
-    def save(types: list[str], length: int) -> Path:
-        config = GlodeConfig(
-            AutoConfig.from_pretrained(backbone), max_span_length=length, id2label=dict(enumerate(["O", *types])), max_tokens=64
-        )
+    def save(types: list[str], length: int, units: str = "piece") -> Path:
+        encoder, names = AutoConfig.from_pretrained(backbone), dict(enumerate(["O", *types]))
+        config = GlodeConfig(encoder, max_span_length=length, id2label=names, max_tokens=64, units=units)
         directory = command.directory / "source_model"
         GlodeModel(config).save_pretrained(directory)
         AutoTokenizer.from_pretrained(backbone).save_pretrained(directory)

@@ -423,6 +423,12 @@ def test_a_source_model_of_another_span_length(command: Command, source_model):
     assert "--max_span_length 5, or a model of these types." in message and ", or a model of these types." in message
 
 
+def test_a_source_model_of_other_units(command: Command, source_model):
+    message = command.error(source_model=source_model(["LOC", "PER"], 1, "character"), stage="target")
+    assert "reads scripts without spaces by the character; this run, by the piece" in message
+    assert "Give --units character, or a model that was trained so." in message
+
+
 def test_a_source_model_of_another_vocabulary(command: Command, source_model):
     directory = source_model(["LOC", "PER"], 1)
     make_tokenizer(["Otto sails to Bergen", "a quick brown fox"]).save_pretrained(directory)

@@ -72,6 +72,16 @@ def test_it_finds_what_the_model_finds(directory, exported, ner):
     assert places(EndpointHandler(str(exported))({"inputs": TEXTS[0]})) == places(ner(TEXTS[0]))
 
 
+def test_it_cuts_scripts_without_spaces_as_the_model_does(directory, exported, ner, tmp_path, monkeypatch):
+    model = shutil.copytree(directory, tmp_path / "model")
+    values = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(values | {"units": "character"}), encoding="utf-8")
+    monkeypatch.setattr(onnx_spans.SpanExport, "_write_graph", lambda self: shutil.copy(exported / "model.onnx", self.path))
+    export_file.main(["--model", str(model), "--output", str(tmp_path / "onnx")])
+    before, after = (places(load_glode(str(path)).predict(TEXTS[2], ner.tokenizer)) for path in (model, tmp_path / "onnx"))
+    assert after == before != places(ner(TEXTS[2]))
+
+
 @pytest.mark.parametrize("kind", ["deberta-v2"])
 def test_another_encoder_with_its_weights_in_a_file_of_their_own(tokenizer, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(onnx_spans, "LARGEST_FILE", 0)

@@ -76,10 +76,11 @@ def tiny_encoder_config(kind: str, vocabulary: int, **options):
     return config
 
 
-def save_random_model(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_random_model(directory: Path, tokenizer: PreTrainedTokenizerFast, **options) -> None:
     """A model with random weights that finds many entities, with its tokenizer and code."""
     torch.manual_seed(1)
-    model = GlodeModel(GlodeConfig(tiny_encoder_config("xlm-roberta", len(tokenizer)), max_span_length=3, max_tokens=32))
+    encoder = tiny_encoder_config("xlm-roberta", len(tokenizer))
+    model = GlodeModel(GlodeConfig(encoder, max_span_length=3, max_tokens=32, **options))
     with torch.no_grad():
         model.classifier.linear.weight.mul_(20)
     model.save_pretrained(directory)
