@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast, pipeline
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast, TrainingArguments, pipeline
 
 import run_crossner
 from glode.evaluation.finders import FinderSettings, SpanFinder
 from glode.evaluation.review import main as review
-from glode.features.reach import unreachable_share
+from glode.features.reach import gold_entities, unreachable_share
 from glode.features.windows import build_features
-from glode.publishing.token_classifier import by_character
+from glode.publishing.token_classifier import by_character, train_token_classifier
 from glode.serving.handler import EndpointHandler
 from glode.serving.tag import main as tag
 from modeling_glode import UNITS, GlodeConfig, GlodeModel, GlodePipeline, encode_words, split_words
@@ -145,6 +145,20 @@ def test_a_token_classifier_reads_characters_in_any_text(pieces, tmp_path: Path)
     text = "Anna 在北京 A 大学的"
     words = [text[a:b] for a, b in split_words(text)]
     assert by_character(pieces).tokenize(text) == [t for unit in tokens_of_units(words, pieces, "character") for t in unit]
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_token_classifier_is_trained_as_the_model_reads(models, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("glode.publishing.token_classifier.TokenClassifierTrainer.train", lambda self: None)
+    corpus, tokens = make_corpus(sentence(list("在上海"), [(1, 1, "LOC")])), {}
+    for units, directory in models.items():
+        model, tokenizer = GlodeModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+        model.config.encoder_config.save_pretrained(tmp_path)
+        arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+        data = (corpus, corpus, corpus, gold_entities(corpus))
+        trainer = train_token_classifier(str(tmp_path), model, tokenizer, arguments, *data)
+        tokens[units] = trainer.processing_class.convert_ids_to_tokens(trainer.train_dataset[0]["input_ids"])
+    assert tokens == {"piece": ["▁", "在", "上海"], "character": ["▁", "在", "▁", "<unk>", "▁", "<unk>"]}
 
 
 TINY_RUN = (
