@@ -162,14 +162,19 @@ def test_a_token_classifier_is_trained_as_the_model_reads(models, tmp_path: Path
 
 
 TINY_RUN = (
-    "--target_lang zh --config paper --stage source --max_source_samples 12 --max_target_samples 8 --max_steps 1 "
+    "--target_lang zh --source_train en.iob2 --source_dev en.iob2 --target_unlabeled zh.txt --target_test zh.iob2 "
+    "--config paper --stage source --output_dir out --max_steps 1 "
     "--per_device_train_batch_size 2 --use_cpu true --bf16 false --disable_tqdm true --report_to none --units character"
 )
 
 
 @pytest.mark.usefixtures("datasets_cache", "one_thread")
-def test_a_run_trains_and_saves_it(backbone: Path, tmp_path: Path):
-    """The backbone knows no Chinese: all of a run of it is one piece, where hardly any entity ends."""
-    run_crossner.main([*TINY_RUN.split(), "--model_name_or_path", str(backbone), "--output_dir", str(tmp_path / "out")])
-    assert GlodeConfig.from_pretrained(tmp_path / "out" / "source_model").units == "character"
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["unreachable"]["target test"] < 0.1
+def test_a_run_trains_and_saves_it(backbone: Path, tmp_path: Path, monkeypatch):
+    """The backbone knows no Chinese: all of a run of it is one piece, within which the entity ends."""
+    monkeypatch.chdir(tmp_path)
+    Path("en.iob2").write_text("Anna\tB-PER\nin\tO\nRome\tB-LOC\n\nIda\tB-PER\nsings\tO\n")
+    Path("zh.txt").write_text("在上海的大学\n在北京\n", encoding="utf-8")
+    Path("zh.iob2").write_text("在\tO\n上\tB-LOC\n海\tI-LOC\n的\tO\n", encoding="utf-8")
+    run_crossner.main([*TINY_RUN.split(), "--model_name_or_path", str(backbone)])
+    assert GlodeConfig.from_pretrained("out/source_model").units == "character"
+    assert json.loads(Path("out/metrics.json").read_text())["unreachable"]["target test"] == 0
