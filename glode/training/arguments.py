@@ -111,9 +111,7 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     self_direction: bool = field(
         default=False,
-        metadata={
-            "help": "Beside the sides, labels move towards the present model's own prediction, too. With --refine epoch."
-        },
+        metadata={"help": "Beside the sides, labels move towards the present model's own prediction, too. With --refine epoch."},
     )
     directions: str = field(
         default="multiple",
@@ -273,8 +271,8 @@ class GlodeTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.refine == "step" and (self.agreement or self.self_direction):
             raise InputError(
-                "--agreement and --self_direction judge all labels at once: they need --refine epoch. With --refine step set both "
-                "to false."
+                "--agreement and --self_direction judge all labels at once: they need --refine epoch. With --refine step set "
+                "both to false."
             )
         if self.refine == "epoch" and self.train_projection:
             raise InputError(
