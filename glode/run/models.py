@@ -140,7 +140,8 @@ class StageModels:
         self.train_from(checkpoint_of(run.training, stage, number), trainer, stage, number)
         if is_adapted(trainer.model.encoder):
             if run.options.save_adapter and run.main:
-                self.adapter = adapter_of(trainer.model, run.model_arguments.model_name_or_path)
+                name = run.path if run.options.pretrain_epochs else run.model_arguments.model_name_or_path
+                self.adapter = adapter_of(trainer.model, name)
             merge_adapters(trainer.model.encoder)
 
     def train_from(

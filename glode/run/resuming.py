@@ -72,8 +72,8 @@ def _is_there(part: Path) -> bool:
 
 
 def finished_part(training: GlodeTrainingArguments, name: str) -> Path | None:
-    """What a run that is resumed has finished already: `pretrained`, `source_model`, `pseudo_labels.safetensors` or `target_model`,
-    and those of further teachers and rounds, which are renamed into place when they are whole."""
+    """What a run that is resumed has finished already: `pretrained`, `source_model`, `pseudo_labels.safetensors` or
+    `target_model`, and those of further teachers and rounds, which are renamed into place when they are whole."""
     path = Path(training.output_dir, name)
     return path if training.resume_from_checkpoint and path.exists() else None
 
