@@ -111,7 +111,9 @@ class GlodeTrainingArguments(TrainingArguments):
     )
     self_direction: bool = field(
         default=False,
-        metadata={"help": "Beside the sides, labels move towards the present model's own prediction, too. With --refine epoch."},
+        metadata={
+            "help": "Beside the sides, labels move towards the present model's own prediction, too. With --refine epoch."
+        },
     )
     directions: str = field(
         default="multiple",

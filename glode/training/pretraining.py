@@ -14,7 +14,7 @@ from glode.features.collator import GlodeCollator
 from glode.features.columns import list_lengths, numbers
 from glode.features.streams import TwoStreams, TwoStreamSampler
 from glode.training.arguments import GlodeTrainingArguments
-from glode.training.batches import make_collator
+from glode.training.batches import make_collator, mean_masked
 from glode.training.callbacks import InterruptCallback, SamplerCallback
 from glode.training.head_warmup import fit_alone
 from glode.training.losses import finite
@@ -33,7 +33,7 @@ class LanguageModelTrainer(Trainer):
         source, target: windows, see `build_features`, of which only the tokens are read.
     """
 
-    loss_is_scaled_for_ga = False  # it is the mean over a batch, as in `GlodeTrainer`
+    loss_is_scaled_for_ga = False  # as in `GlodeTrainer`
     args: GlodeTrainingArguments
 
     def __init__(
@@ -57,6 +57,7 @@ class LanguageModelTrainer(Trainer):
         )
         lengths, batch = [list_lengths(windows, "input_ids") for windows in learnt], args.per_device_train_batch_size
         self.sampler = TwoStreamSampler(lengths[0], lengths[1], batch, batch, args.seed, args.world_size)
+        self.mean_masked = mean_masked(learnt, processing_class, args)
         self.label_names, self.interrupt = ["mlm_labels"], InterruptCallback()
         for callback in (SamplerCallback(self.sampler), self.interrupt):
             self.add_callback(callback)
@@ -70,12 +71,14 @@ class LanguageModelTrainer(Trainer):
         return give_head_its_rate(super().create_optimizer(model), self.model.base_model, self.args.head_learning_rate)
 
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch=None):
-        """The mean over the masked tokens of a batch (eq. 3); 0 where none is masked, for which models give no number."""
+        """The mean over the masked tokens (eq. 3), in training over as many as a batch has on the mean: a token weighs the same
+        in every batch, and a batch of few short rows may have none."""
         logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
         labels = inputs["mlm_labels"].flatten()
         masked = (labels != -100).nonzero().squeeze(1)
         scores = logits.flatten(0, -2).index_select(0, masked).float()
-        loss = F.cross_entropy(scores, labels[masked], reduction="sum") / max(1, len(masked))
+        mean = self.mean_masked if model.training else max(1, len(masked))
+        loss = F.cross_entropy(scores, labels[masked], reduction="sum") / mean
         return (loss, {}) if return_outputs else loss
 
     def fit_head(self) -> list[float]:

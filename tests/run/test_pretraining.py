@@ -2,11 +2,15 @@
 where it was stopped, and ends in the same bits."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import ROOT
 from support.command import Command
 from support.world import tiny_encoder_config
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
@@ -19,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("datasets_cache", "one_thread")
 RUN = (
     "--target_lang de,es --max_source_samples 24 --max_target_samples 12 --per_device_train_batch_size 6 --use_cpu true "
     "--disable_tqdm true --bf16 false --report_to none --config small --pretrain_epochs 3 --learning_rate 3e-3 "
-    "--freeze_embeddings false --num_train_epochs 1 --source_num_train_epochs 1 --save_strategy steps --save_steps 5 --dropout 0.1 "
-    "--eval_strategy steps --eval_steps 5"
+    "--freeze_embeddings false --num_train_epochs 1 --source_num_train_epochs 1 --save_strategy steps --save_steps 5 "
+    "--eval_strategy steps --eval_steps 5 --dropout 0.1"
 )
 
 
@@ -113,6 +117,20 @@ def test_stopped_and_resumed_it_ends_the_same(backbone, tmp_path, monkeypatch, c
     for part in ("pretrained", "source_model"):
         one, two = (load_file(tmp_path / name / part / "model.safetensors") for name in ("whole", "stopped"))
         assert one.keys() == two.keys() and all(torch.equal(weights, two[name]) for name, weights in one.items()), part
+
+
+@pytest.mark.slow
+def test_two_processes_end_as_one(backbone, tmp_path):
+    """With the same global batch, but for the order of sums."""
+    options = [*RUN.split(), "--model_name_or_path", str(backbone), "--stage", "source", "--dropout", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
+    command += ["run_crossner.py", *options, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    train(backbone, tmp_path / "one", *options)
+    one, two = (load_file(tmp_path / name / "pretrained" / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(weights, two[name], atol=1e-5) for name, weights in one.items())
 
 
 def test_a_used_directory_is_refused(command: Command):
