@@ -110,6 +110,12 @@ def over_pairs(cells: Cells) -> str:
     return table(["", "mean F1", *above, "p", "of the way, %", "rise of the labels' F1", "cells"], rows)
 
 
+def mean_of(values: Sequence[float]) -> str:
+    """ "54.9 ± 0.8 (3)", the mean over seeds with their deviation and number."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation} ({len(values)})"
+
+
 def by_pair(cells: Cells, variants: Sequence[str], pairs: Sequence[str]) -> str:
     """ "54.9 ± 0.8 (3), p 0.012" of each pair and method and, where the supervised model is one, the shares of the way."""
     scores, shares = [], []
@@ -117,8 +123,7 @@ def by_pair(cells: Cells, variants: Sequence[str], pairs: Sequence[str]) -> str:
         texts = []
         for pair in pairs:
             values, p = cells.f1(pair, variant), cells.p(pair, variant)
-            deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            text = f"{statistics.mean(values):.1f}{deviation} ({len(values)})" if values else UNKNOWN
+            text = mean_of(values) if values else UNKNOWN
             texts.append(text if p == UNKNOWN else f"{text}, p {p}")
         scores.append([cells.title(variant), *texts])
         shares.append([cells.title(variant), *(shown(cells.share(variant, [pair]), ".0f") for pair in pairs)])
@@ -232,6 +237,20 @@ def judged(text: str, figure: float, sign: str, bar: float) -> str:
     return text if is_met(figure, sign, bar) else f"{text} **missed**"
 
 
+def demo(rows: Sequence[Row]) -> str:
+    """The demo's scores, a line a language: source model, target model, and how far one is above the other."""
+    lines = []
+    for language in dict.fromkeys(row["language"] for row in rows):
+        runs = [row for row in rows if row["language"] == language]
+        source, target = ([float(row[name]) for row in runs] for name in ("source", "target"))
+        gain = statistics.mean(target) - statistics.mean(source)
+        minutes = statistics.mean(float(row["minutes"]) for row in runs)
+        lines.append([language, mean_of(source), mean_of(target), f"{gain:+.1f}", f"{minutes:.1f}"])
+    header = ["F1 on the demo's test set", "source model", "target model", "difference", "minutes"]
+    how = "The default run; means over seeds (their number), ± standard deviation. Settings were chosen on es and nl.\n"
+    return "\n".join([how, where(rows), table(header, lines)])
+
+
 def steps(rows: Sequence[Row]) -> str:
     """What is asked of a step, a column a run."""
     runs = {name: {row["setting"]: row for row in rows if row["run"] == name} for name in ("fp32", "bf16")}
@@ -285,6 +304,7 @@ def page(suites: Sequence[Suite], directory: Path | None = None) -> str:
     rows, tests = read_rows("study", directory), read_rows("study-tests", directory)
     parts = [HEAD, *(study(Cells(suite, rows, tests)) for suite in suites), paper(read_rows("paper"))]
     sections: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
+        "The demo (`python benchmarks/demo.py`)": ("demo", demo),
         "A step of the target stage": ("speed", steps),
         "Tagging (`python benchmarks/inference.py`)": ("inference", tagging),
         "Tagging by several workers (`python benchmarks/workers.py`)": ("workers", several_workers),
