@@ -53,7 +53,7 @@ class LanguageModelTrainer(Trainer):
             processing_class=processing_class,
             data_collator=partial(_mask, make_collator(processing_class, args, max_span_length=1, masks=True)),
             train_dataset=TwoStreams(*learnt),
-            eval_dataset=TwoStreams(*held_out),
+            eval_dataset=TwoStreams(*(held_out if any(map(len, held_out)) else learnt)),  # of a sentence each
         )
         lengths, batch = [list_lengths(windows, "input_ids") for windows in learnt], args.per_device_train_batch_size
         self.sampler = TwoStreamSampler(lengths[0], lengths[1], batch, batch, args.seed, args.world_size)

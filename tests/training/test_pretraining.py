@@ -132,4 +132,5 @@ def test_every_twentieth_sentence_is_held_out(sentences: int, learnt: list[int],
     texts = [build_features(Dataset.from_list(rows), tokenizer, 12, 2) for _ in range(2)]
     trainer = trainer_of(tiny("xlm-roberta", len(tokenizer)), tokenizer, texts, tmp_path)
     assert trainer.train_dataset.source["sentence"][:] == learnt
+    assert len(trainer.eval_dataset) > 0
     assert sorted({*trainer.eval_dataset.target["sentence"][:], *learnt}) == list(range(sentences))
