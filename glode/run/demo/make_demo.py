@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parents[2]))
 from glode.corpora.schemes import encode_tags  # noqa: E402
 from modeling_glode import split_words  # noqa: E402
 
-SIZES = {"train": {"en": 640, "other": 400}, "test": {"en": 100, "other": 100}}
+SIZES = {"train": {"en": 900, "other": 500}, "test": {"en": 150, "other": 200}}
 _SLOT = re.compile(r"\{(PER|LOC|ORG)\}")
 
 
