@@ -609,11 +609,25 @@ def _load_encoder(
 ) -> tuple[PreTrainedModel, tuple[dict, MaskedLanguageHead] | None]:
     """The encoder of a checkpoint, of the class `kind`, and its [`_pretrained_head`]."""
     with _quiet():  # what is missing is said below, in words of our own
-        if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder:
-            model, missing = _load_checked(AutoModelForMaskedLM, name_or_path, config, kwargs)
+        if is_language_model(config):
+            model, head = load_language_model(name_or_path, config, **kwargs)
             if type(model.base_model) is kind:
-                return _bare(model.base_model), _pretrained_head(model, missing)
+                return _bare(model.base_model), head
         return _bare(_load_checked(AutoModel, name_or_path, config, kwargs)[0]), None
+
+
+def is_language_model(config: PretrainedConfig) -> bool:
+    """Whether transformers has a masked language model for an encoder of this configuration."""
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder
+
+
+def load_language_model(
+    name_or_path: str, config: PretrainedConfig, **kwargs
+) -> tuple[PreTrainedModel, tuple[dict, MaskedLanguageHead] | None]:
+    """The masked language model of a checkpoint, and its [`_pretrained_head`]; a model without one has a fresh head."""
+    with _quiet():
+        model, missing = _load_checked(AutoModelForMaskedLM, name_or_path, config, kwargs)
+        return model, _pretrained_head(model, missing)
 
 
 def _load_checked(auto: type, name_or_path: str, config: PretrainedConfig, kwargs: dict) -> tuple[PreTrainedModel, set[str]]:

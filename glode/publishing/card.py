@@ -63,6 +63,7 @@ class CardFacts:
         rounds: the target stages, each of which learns from the target model of the one before.
         refined: whether the pseudo labels were refined, which begins with `first_refining_epoch`.
         best_checkpoint: whether the source development F1 chose the checkpoint.
+        pretraining: `epochs` in which the backbone read both texts before, and the losses; None where it did not.
         history: whether the pseudo labels' picture is there; `history_f1`, whether it has F1.
     """
 
@@ -106,6 +107,7 @@ class CardFacts:
     lora_rank: int | None = None
     target_train_sentences: int = 0
     target_train_weight: float = 1.0
+    pretraining: Mapping[str, float] | None = None
     history: bool = False
     history_f1: bool = False
     test_name: str = ""

@@ -193,6 +193,13 @@ class RunArguments:
         metadata={"help": "Price of a million tokens that a chat model reads, and that it writes, which is shown: 0.15,0.60."},
     )
     teacher_requests: int = field(default=8, metadata={"help": "Requests to a chat model at the same time."})
+    pretrain_epochs: float = field(
+        default=0,
+        metadata={
+            "help": "Before the stages, let the encoder read the text of both languages as a masked language model for so many "
+            "epochs; the stages start from what comes of it. As --mlm_probability, --mlm_whole_words and --mlm_hide_masked say."
+        },
+    )
     num_teachers: int = field(
         default=1, metadata={"help": "Source models to train, with the seeds that follow --seed; the first one is reported."}
     )

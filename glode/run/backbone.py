@@ -1,6 +1,7 @@
 """The encoder that a run starts from."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +12,9 @@ from glode.run.arguments import ModelArguments
 from glode.run.corpora import Corpora
 from glode.run.embedded import convert_e5
 from glode.training.adapters import adapt
-from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, join_unspaced
+from modeling_glode import GlodeConfig, GlodeModel, encoder_capacity, is_language_model, join_unspaced
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 _TRIED_TOKENS = 16
 _ROUNDING = 1e-6  # of the largest state: what is less is rounding
@@ -36,6 +39,16 @@ def load_backbone(path: str) -> tuple[str, PreTrainedTokenizerBase]:
     if not getattr(encoder, "vocab_size", None):
         raise InputError(f"backbone {path!r} ({encoder.model_type}) has no vocabulary of tokens. Use an encoder that has one.")
     return path, tokenizer
+
+
+def check_language_model(path: str) -> None:
+    """Raises InputError where transformers has no masked language model of this encoder, which --pretrain_epochs needs."""
+    config = AutoConfig.from_pretrained(path)
+    if not is_language_model(config):
+        raise InputError(
+            f"--pretrain_epochs: transformers has no masked language model of backbone {path!r} ({config.model_type}). Leave it "
+            "out, or use another encoder, such as xlm-roberta-base."
+        )
 
 
 def embedded_backbone(corpora: Corpora, cache: str) -> str:
@@ -140,7 +153,7 @@ def check_reading(model: GlodeModel, path: str) -> None:
         )
 
 
-def aligned(model: GlodeModel) -> GlodeModel:
+def aligned(model: Model) -> Model:
     """The model with weights where torch puts its own. Those of a file lie at any address, on which the last bits of a product of
     matrices depend: a model that was loaded would not give the scores of the one that was saved."""
     for parameter in model.parameters():

@@ -38,7 +38,7 @@ _RANGES: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
     "from 0 on": (
         (
             *("mlm_weight", "contrastive_weight", "local_threshold_scale", "weight_decay", "pseudo_labels_in_memory"),
-            *("mlm_head_warmup_steps",),
+            *("mlm_head_warmup_steps", "pretrain_epochs"),
         ),
         lambda value: 0 <= value < math.inf,
     ),
@@ -75,6 +75,7 @@ def check_arguments(data: DataArguments, model: ModelArguments, training: GlodeT
             f"--attn_implementation {model.attn_implementation} computes in bf16 or fp16 alone. Leave --bf16 out, or take sdpa."
         )
     _check_adapters(model, run)
+    _check_pretraining(model, training, run)
     _check_teachers(run)
 
 
@@ -89,6 +90,23 @@ def _check_adapters(model: ModelArguments, run: RunArguments) -> None:
             raise InputError("--lora_alpha and --save_adapter say something of adapters. Give --lora_rank 16, or leave them out.")
         return
     check_peft()
+
+
+def _check_pretraining(model: ModelArguments, training: GlodeTrainingArguments, run: RunArguments) -> None:
+    """Whether there is something to pretrain, and a later run does not delete it unread.
+
+    Raises:
+        InputError: there is not, or it does.
+    """
+    backbone, output = Path(model.model_name_or_path).resolve(), Path(training.output_dir).resolve()
+    if run.overwrite and backbone.is_dir() and output in backbone.parents:
+        raise InputError(
+            f"--overwrite would delete --model_name_or_path {model.model_name_or_path}. Give another --output_dir, or move it."
+        )
+    if run.pretrain_epochs and training.mlm_probability == 0:
+        raise InputError("--pretrain_epochs learns to fill in masked words, and --mlm_probability 0 masks none. Leave one out.")
+    if run.pretrain_epochs and run.stage == "source" and run.teachers:
+        raise InputError("--pretrain_epochs: --stage source with --teachers scores models, and trains none. Leave it out.")
 
 
 def _check_teachers(run: RunArguments) -> None:
@@ -131,5 +149,5 @@ def parse_price(text: str) -> tuple[float, float]:
 
 def _stages(run: RunArguments) -> set[str]:
     """The directories of the checkpoints that a run makes."""
-    stages = {"source": run.num_teachers, "target": run.rounds}
+    stages = {"pretraining": 1, "source": run.num_teachers, "target": run.rounds}
     return {checkpoints(stage, number) for stage, most in stages.items() for number in range(1, most + 1)}

@@ -89,6 +89,7 @@ def fingerprint_of(
     values |= {"source model": [_teacher_hash(teacher) for teacher in run.teachers or ()] or None}
     values |= {"names of teachers": corpora.names_of_teachers} if corpora.names_of_teachers else {}
     values |= {name: getattr(run, name) for name in ("num_teachers", "rounds", "calibrate")}
+    values |= {"pretrain_epochs": run.pretrain_epochs} if run.pretrain_epochs else {}
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
     values |= {"warmup_is_given": run.warmup_is_given}  # else a short stage has a shorter one
     values |= {"types": labels} | vars(model) | {"max_span_length": max_span_length}

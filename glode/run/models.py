@@ -27,6 +27,7 @@ from glode.run.resuming import checkpoint_of
 from glode.training.adapters import DIRECTORY, Adapter, adapter_of, is_adapted, learning_share, merge_adapters
 from glode.training.arguments import GlodeTrainingArguments
 from glode.training.head_warmup import fit_head, needs_warmup
+from glode.training.pretraining import LanguageModelTrainer
 from glode.training.progress import watch
 from modeling_glode import GlodeModel
 from trainer_glode import GlodeTrainer
@@ -35,14 +36,14 @@ logger = logging.get_logger("glode")
 LOW_RATE = 5e-5  # below it adapters hardly learn
 
 
-def training_steps(trainer: GlodeTrainer) -> int:
+def training_steps(trainer: GlodeTrainer | LanguageModelTrainer) -> int:
     """Updates of the weights in a training, as the Trainer counts them."""
     arguments = trainer.args
     steps = -(-trainer.sampler.steps // arguments.gradient_accumulation_steps)
     return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * steps)
 
 
-def _check_not_spread(trainer: GlodeTrainer) -> None:
+def _check_not_spread(trainer: Trainer) -> None:
     """Raises InputError where the weights of a model with adapters are spread over devices."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise InputError(
@@ -132,7 +133,21 @@ class StageModels:
         return dataclasses.replace(self.run.training, **changes)
 
     def train(self, trainer: GlodeTrainer, stage: str, number: int) -> None:
-        """Train a stage, from its newest checkpoint where the run is resumed. The model has no adapters afterwards.
+        """Train a stage, see `train_from`. The model has no adapters afterwards."""
+        run = self.run
+        if is_adapted(trainer.model.encoder):
+            self._say_what_learns(trainer)
+        self.train_from(checkpoint_of(run.training, stage, number), trainer, stage, number)
+        if is_adapted(trainer.model.encoder):
+            if run.options.save_adapter and run.main:
+                name = run.path if run.options.pretrain_epochs else run.model_arguments.model_name_or_path
+                self.adapter = adapter_of(trainer.model, name)
+            merge_adapters(trainer.model.encoder)
+
+    def train_from(
+        self, checkpoint: Path | None, trainer: GlodeTrainer | LanguageModelTrainer, stage: str, number: int = 1
+    ) -> None:
+        """Train a stage, from a checkpoint where there is one.
 
         Raises:
             InputError: its adapters would be spread over devices.
@@ -140,10 +155,8 @@ class StageModels:
         """
         run = self.run
         self._fit_warmup(trainer, stage)
-        if is_adapted(trainer.model.encoder):
+        if run.model_arguments.lora_rank:
             _check_not_spread(trainer)
-            self._say_what_learns(trainer)
-        checkpoint = checkpoint_of(run.training, stage, number)
         if run.main:
             run.fingerprint.write(run.output / checkpoints(stage, number))
             if checkpoint:
@@ -152,10 +165,6 @@ class StageModels:
         run.metrics["epochs"][numbered(stage, number)] = trainer.state.epoch
         if trainer.interrupt.interrupted:
             raise KeyboardInterrupt
-        if is_adapted(trainer.model.encoder):
-            if run.options.save_adapter and run.main:
-                self.adapter = adapter_of(trainer.model, run.model_arguments.model_name_or_path)
-            merge_adapters(trainer.model.encoder)
 
     def _say_what_learns(self, trainer: GlodeTrainer) -> None:
         """How few weights a run with adapters trains, once; and where their rate is one for whole weights."""
@@ -170,7 +179,7 @@ class StageModels:
                 f"--learning_rate {rate:g} is one for whole weights: adapters want about ten times as much, such as 2e-4."
             )
 
-    def _fit_warmup(self, trainer: GlodeTrainer, stage: str) -> None:
+    def _fit_warmup(self, trainer: GlodeTrainer | LanguageModelTrainer, stage: str) -> None:
         """Of a short stage a recipe's or a default's warm-up takes a tenth at most; one that was given stays."""
         run = self.run
         warmup, steps = trainer.args.warmup_steps, training_steps(trainer)

@@ -36,6 +36,7 @@ RUN = (
         "teachers",
         "teacher_price",
         "teacher_requests",
+        "pretrain_epochs",
         "num_teachers",
         "rounds",
         "calibrate",

@@ -16,6 +16,7 @@ from glode.run.labelling import Labelling
 from glode.run.models import StageModels
 from glode.run.parts import is_numbered, numbered
 from glode.run.preparation import Preparation
+from glode.run.pretraining import pretrain
 from glode.run.publishing import open_repository_or_go_on
 from glode.run.report import Stopwatch, say, show_results, write_metrics
 from glode.run.resuming import claim_output, finished_part, finished_run
@@ -51,6 +52,8 @@ class Stages:
         if before := finished_run(self.run.training, options):
             self._finished_stages(before)
             return
+        if options.pretrain_epochs:
+            pretrain(self.run, self.models)
         labels_are_there = options.stage == "target" and options.pseudo_labels
         teachers: list[GlodeTrainer | Path] = [] if labels_are_there else self.source_stages()
         if options.stage == "source":
@@ -129,7 +132,7 @@ class Stages:
         trainer = self.models.trainer(GlodeModel.from_pretrained(run.output), "source")
         run.metrics["target_model"] = scores_of(run, trainer)
         kept = ["pseudo_labels", "teachers", "token_classifier", "rounds", "calibration", "cost", "epochs"]
-        kept += ["parameters", "bf16_speedup"]
+        kept += ["parameters", "bf16_speedup", "pretraining"]
         kept += [name for name in before if is_numbered("source_model", name) and name not in run.metrics]
         run.metrics |= {name: before[name] for name in kept if name in before}
 

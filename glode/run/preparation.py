@@ -17,7 +17,7 @@ from glode.features.columns import list_lengths, numbers
 from glode.features.reach import choose_span_length, unreachable_share
 from glode.features.windows import build_features
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
-from glode.run.backbone import embedded_backbone, fresh_model, glode_config, load_backbone
+from glode.run.backbone import check_language_model, embedded_backbone, fresh_model, glode_config, load_backbone
 from glode.run.config import recipe_name
 from glode.run.corpora import check_dev, check_target_train, load_corpora, restrict_to
 from glode.run.embedded import DEMO_BACKBONE
@@ -51,7 +51,7 @@ class Preparation:
     Attributes:
         data, model_arguments, training, options: what the run is told.
         corpora: see `Corpora`; entities of types that the source lacks are dropped from the target's.
-        path, tokenizer: of the backbone.
+        path, tokenizer: of the backbone, which is another one from the end of --pretrain_epochs on.
         labels: "O" and the types.
         length: L.
         config: of a fresh model.
@@ -123,6 +123,8 @@ class Preparation:
         name = self.model_arguments.model_name_or_path
         if not (embedded := name == DEMO_BACKBONE):
             self.path, self.tokenizer = load_backbone(name)
+            if self.options.pretrain_epochs:
+                check_language_model(self.path)
         self.labels_are_given = bool(self.options.pseudo_labels) or LABELS in self.teacher_kinds.values()
         self.corpora = load_corpora(self.data, memory, self._types_of_others(), self.labels_are_given)
         if embedded:
@@ -220,7 +222,8 @@ class Preparation:
         source = training.source_num_train_epochs or training.num_train_epochs
         length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{source:g} + {training.num_train_epochs:g} epochs"
         chosen = f"{length}, learning rate {training.learning_rate:g}, batch {training.per_device_train_batch_size}"
-        return f"{self.options.config_reason or recipe}; {chosen}"
+        before = f"{epochs:g} epochs of pretraining, then " if (epochs := self.options.pretrain_epochs) else ""
+        return f"{self.options.config_reason or recipe}; {before}{chosen}"
 
     def _refinement_note(self) -> str | None:
         """What does not happen in a target stage of so few epochs."""

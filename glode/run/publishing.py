@@ -120,6 +120,7 @@ def card_facts(run: Preparation) -> CardFacts:
         source_mlm=training.auxiliary_task == "mlm" and training.mlm_weight > 0 and training.source_mlm == "on",
         denoising=training.denoising,
         **_how_it_learns(run),
+        pretraining=metrics.get("pretraining"),
         history=bool(history),
         history_f1=any("f1" in entry for entry in history),
         tokens_repo=f"{run.repository}-tokens" if run.repository and options.export_token_classifier else None,

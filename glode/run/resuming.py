@@ -17,6 +17,7 @@ from glode.training.checkpoints import damage, newest_checkpoint
 from trainer_glode import DENOISING_STATE
 
 LABELS = "pseudo_labels.safetensors"  # of the first round
+PRETRAINED = "pretrained"  # the backbone of --pretrain_epochs
 
 logger = logging.get_logger("glode")
 
@@ -45,7 +46,10 @@ def parts_in(output: Path, run: RunArguments) -> dict[str, Path]:
     """What this run would write or take up and is there already, of any number of teachers and rounds: name -> the directory
     where its fingerprint stands. What the arguments name is none of it."""
     parts: dict[str, Path] = {}
-    if run.stage != "target" and not run.teachers:
+    begins = run.stage != "target" and not run.teachers
+    if begins or run.pretrain_epochs:
+        parts |= {name: output / name for name in (checkpoints("pretraining", 1), PRETRAINED)}
+    if begins:
         parts |= {name: output / name for name in (*_found(output, "source_model"), *_found(output, "source", "_checkpoints"))}
     if run.stage != "source":
         labels = _found(output, "pseudo_labels", ".safetensors")
@@ -68,8 +72,8 @@ def _is_there(part: Path) -> bool:
 
 
 def finished_part(training: GlodeTrainingArguments, name: str) -> Path | None:
-    """What a run that is resumed has finished already: `source_model`, `pseudo_labels.safetensors` or `target_model`, and those
-    of further teachers and rounds, which are renamed into place when they are whole."""
+    """What a run that is resumed has finished already: `pretrained`, `source_model`, `pseudo_labels.safetensors` or
+    `target_model`, and those of further teachers and rounds, which are renamed into place when they are whole."""
     path = Path(training.output_dir, name)
     return path if training.resume_from_checkpoint and path.exists() else None
 
@@ -103,7 +107,7 @@ def checkpoint_of(training: GlodeTrainingArguments, stage: str, number: int = 1)
     """Where a stage goes on with --resume_from_checkpoint; None begins it.
 
     Args:
-        stage: "source" or "target".
+        stage: "pretraining", "source" or "target".
         number: which teacher or round, from 1 on.
     Raises:
         InputError: the given checkpoint is damaged.

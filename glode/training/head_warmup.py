@@ -1,8 +1,11 @@
 """A fresh language model's head is fitted before a stage begins: its first gradients would do the encoder harm."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from glode.features.columns import token_set
@@ -28,23 +31,42 @@ def fit_head(
     target: Dataset,
     arguments: GlodeTrainingArguments,
 ) -> list[float]:
-    """Fit the language model's head to masked text of both languages for `mlm_head_warmup_steps` steps, with the encoder as it is
+    """Fit the language model's head of a span model to masked text of both languages, see `fit_alone`."""
+    among = token_set(source, target, device=arguments.device) if arguments.mlm_vocabulary == "target" else None
+
+    def loss_of(inputs: dict[str, Tensor]) -> Tensor:
+        return model(**inputs, mlm_tokens=among).mlm_loss
+
+    return fit_alone(model, list(model.mlm_head.parameters()), loss_of, tokenizer, TwoStreams(source, target), arguments)
+
+
+def fit_alone(
+    model: nn.Module,
+    head: Sequence[nn.Parameter],
+    loss_of: Callable[[dict[str, Tensor]], Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: TwoStreams,
+    arguments: GlodeTrainingArguments,
+) -> list[float]:
+    """Fit a language model's head to masked text of both languages for `mlm_head_warmup_steps` steps, with the encoder as it is
     and without dropout. Nothing but the head changes; what is drawn follows from the seed alone, on every process.
 
+    Args:
+        head: its weights.
+        loss_of: of a batch, see `GlodeCollator.masked`.
     Returns:
         The loss of each step.
     """
     model.to(arguments.device).eval()
     learns = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)
-    model.mlm_head.requires_grad_(True)
+    for parameter in head:
+        parameter.requires_grad_(True)
     steps, losses = arguments.mlm_head_warmup_steps, []
-    optimizer = torch.optim.AdamW(model.mlm_head.parameters(), RATE)
+    optimizer = torch.optim.AdamW(head, RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, steps)
-    among = token_set(source, target, device=arguments.device) if arguments.mlm_vocabulary == "target" else None
-    for batch in _batches(TwoStreams(source, target), tokenizer, arguments):
-        inputs = {name: values.to(arguments.device) for name, values in batch.items()}
-        loss = model(**inputs, mlm_tokens=among).mlm_loss
+    for batch in _batches(texts, tokenizer, arguments):
+        loss = loss_of({name: values.to(arguments.device) for name, values in batch.items()})
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

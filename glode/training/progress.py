@@ -1,4 +1,5 @@
-"""What a stage shows while it trains: one bar with the loss and the development F1, or a line an evaluation."""
+"""What a stage shows while it trains: one bar with the loss and the development F1 (of pretraining the loss on held-out text),
+or a line an evaluation."""
 
 import shutil
 import sys
@@ -57,9 +58,13 @@ class StageProgress(TrainerCallback):
             self._write(f"{self.name}, step {state.global_step}: {values}")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics=None, **kwargs) -> None:
-        if not state.is_world_process_zero or "eval_f1" not in (metrics or {}):
+        metrics = metrics or {}
+        if not state.is_world_process_zero or not {"eval_f1", "eval_loss"} & metrics.keys():
             return
-        self._show(**{"dev F1": f"{metrics['eval_f1']:.1f}"})
+        if "eval_f1" in metrics:
+            self._show(**{"dev F1": f"{metrics['eval_f1']:.1f}"})
+        else:
+            self._show(**{"held-out loss": f"{metrics['eval_loss']:.3g}"})
         if self._bar is None:
             shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
             self._write(

@@ -91,6 +91,14 @@ def test_the_card_says_only_what_happened(tmp_path: Path):
     assert "(`--denoising both`; no label was refined)" in text and "refined by" not in text
 
 
+def test_the_card_says_what_the_backbone_has_read(tmp_path: Path):
+    facts = replace(FACTS, pretraining={"epochs": 2.0, "loss_before": 3.21, "loss_after": 2.5})
+    text = " ".join(write_card(tmp_path, facts).text.split())
+    assert "- Backbone: some-encoder. It first read both texts as a masked language model, 2 epochs: its loss" in text
+    assert "was 3.21 before and 2.50 after. - Labelled text" in text
+    assert "It first read" not in write_card(tmp_path, FACTS).text
+
+
 def test_the_card_says_who_gave_the_labels(tmp_path: Path):
     several = write_card(tmp_path, replace(FACTS, teachers=3, calibrated="dev", rounds=2)).text
     assert "Stage 1, 3 source models of consecutive seeds, each 3 epochs on the en labels" in several

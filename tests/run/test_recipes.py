@@ -21,7 +21,7 @@ ARMS = ("paper", "authors", "small")
 # Beside the options of the method, what a result depends on.
 CHOICES = (
     *("model_name_or_path", "dropout", "max_span_length", "max_tokens", "cut_sentences", "units", "projection_size"),
-    *("lora_rank", "lora_alpha"),
+    *("lora_rank", "lora_alpha", "pretrain_epochs"),
     *("num_train_epochs", "source_num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "head_learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "lr_scheduler_type", "one_cycle"),
     *("warmup_steps", "load_best_model_at_end", "bf16"),

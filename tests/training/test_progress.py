@@ -41,6 +41,14 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys):
     assert lines[0].endswith("loss 1.5, dev F1 12.3")
 
 
+def test_without_scores_the_loss_on_held_out_text(tmp_path, capsys):
+    watched = trainer(tmp_path)
+    watched.compute_metrics = None
+    watch(watched, "pretraining")
+    watched.train()
+    assert capsys.readouterr().out.splitlines()[0] == "pretraining: epoch 1 of 2, step 1 of 2, loss 1.5, held-out loss 1.5"
+
+
 def test_every_value_with_a_log_level(tmp_path, capsys):
     watched = trainer(tmp_path, log_level="info")
     watch(watched, "source model")
