@@ -661,6 +661,11 @@ def _pretrained_head(model: PreTrainedModel, missing: set[str]) -> tuple[dict, M
     matrix = getattr(decoder, "weight", embeddings)
     if layout.dense and f"{layout.decoder}.weight" in missing and matrix.shape == embeddings.shape:
         decoder.weight = matrix = embeddings  # LUKE, saved as tied and read as untied
+        name = next(name for name, parameter in model.named_parameters() if parameter is embeddings)
+        if hasattr(model, "all_tied_weights_keys"):  # of transformers 5, which else could not save the model again
+            ties = {f"{layout.decoder}.weight": name}
+            model._tied_weights_keys = {**(model._tied_weights_keys or {}), **ties}
+            model.all_tied_weights_keys = {**model.all_tied_weights_keys, **ties}
         missing = missing - {f"{layout.decoder}.weight"}
     if layout.lacks(missing) or len(matrix) != len(embeddings):
         return None

@@ -28,7 +28,7 @@ from glode.fast.packing import pack_encoder
 from glode.features.collator import GlodeCollator
 from glode.features.windows import build_features
 from glode.training.arguments import GlodeTrainingArguments
-from modeling_glode import GlodeConfig, GlodeModel, iter_windows
+from modeling_glode import GlodeConfig, GlodeModel, iter_windows, load_language_model
 from trainer_glode import GlodeTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "short_collections")
@@ -250,6 +250,9 @@ def test_an_output_matrix_that_was_saved_as_the_embedding_is_the_embedding(tmp_p
     model, batch = from_encoder(tmp_path), masked_batch(60)
     assert model.config.mlm_head["tied"] == 32
     assert mlm_loss(model, batch).item() == pytest.approx(checkpoint.eval()(**batch).loss.item(), rel=1e-4)
+    pretrained = load_language_model(str(tmp_path), AutoConfig.from_pretrained(tmp_path))[0]
+    pretrained.save_pretrained(tmp_path / "again")  # as continued pretraining does
+    assert from_encoder(tmp_path / "again").config.mlm_head["tied"] == 32
 
 
 def test_two_models_of_one_configuration_have_their_own_heads(tmp_path: Path):

@@ -39,7 +39,7 @@ PUBLISHED = (
 
 UNPUBLISHED = (
     *("pseudo_labels.safetensors", "pseudo_labels_*.safetensors", "*_checkpoints/*", "token_classifier/*"),
-    *("source_model/*", "source_model_*/*", "target_model/*", "target_model_*/*"),
+    *("source_model/*", "source_model_*/*", "target_model/*", "target_model_*/*", "pretrained/*"),
 )
 
 

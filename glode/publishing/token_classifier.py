@@ -42,6 +42,7 @@ _CLOSING, _OPENING = {"Pe", "Pf"}, {"Ps", "Pi"}
 
 
 _ENDS_A_PHRASE = set(".,;:!?%…،؛؟।॥")
+_LOW = {"“": "„", "‘": "‚"}  # what the low quotation mark began ends with one that begins elsewhere
 
 
 def running_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
@@ -51,12 +52,14 @@ def running_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     Returns:
         The text and each word's characters (start, end) in it.
     """
-    text, offsets, starts_run = "", [], set(join_unspaced(words)[1])
+    text, offsets, starts_run, before = "", [], set(join_unspaced(words)[1]), ""
     for position, word in enumerate(words):
-        if text and position in starts_run and not _touch(text[-1], word):
+        ends = word in _LOW and text.count(_LOW[word]) > text.count(word)
+        if text and position in starts_run and not (ends or _touch(before, word)):
             text += " "
         offsets.append((len(text), len(text) + len(word)))
         text += word
+        before = "”" if ends else word[-1]
     return text, offsets
 
 

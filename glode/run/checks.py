@@ -8,6 +8,7 @@ from pathlib import Path
 from glode.errors import InputError
 from glode.run.arguments import DataArguments, ModelArguments, RunArguments
 from glode.run.parts import checkpoints
+from glode.run.resuming import parts_in
 from glode.training.adapters import check_peft
 from glode.training.arguments import GlodeTrainingArguments
 
@@ -99,12 +100,18 @@ def _check_pretraining(model: ModelArguments, training: GlodeTrainingArguments, 
         InputError: there is not, or it does.
     """
     backbone, output = Path(model.model_name_or_path).resolve(), Path(training.output_dir).resolve()
-    if run.overwrite and backbone.is_dir() and output in backbone.parents:
+    deleted = {output / name for name in parts_in(output, run)} if run.overwrite else set()
+    if deleted.intersection((backbone, *backbone.parents)):
         raise InputError(
             f"--overwrite would delete --model_name_or_path {model.model_name_or_path}. Give another --output_dir, or move it."
         )
     if run.pretrain_epochs and training.mlm_probability == 0:
         raise InputError("--pretrain_epochs learns to fill in masked words, and --mlm_probability 0 masks none. Leave one out.")
+    if run.pretrain_epochs and run.save_adapter:
+        raise InputError(
+            "--save_adapter: an adapter fits the encoder of --pretrain_epochs alone. Pretrain in a run of its own, and give its "
+            "pretrained/ as --model_name_or_path here."
+        )
     if run.pretrain_epochs and run.stage == "source" and run.teachers:
         raise InputError("--pretrain_epochs: --stage source with --teachers scores models, and trains none. Leave it out.")
 

@@ -93,6 +93,8 @@ def fingerprint_of(
     values |= {"pseudo labels": _file_hash(run.pseudo_labels and Path(run.pseudo_labels))}
     values |= {"warmup_is_given": run.warmup_is_given}  # else a short stage has a shorter one
     values |= {"types": labels} | vars(model) | {"max_span_length": max_span_length}
+    if model.units == "piece":  # runs from before there was a choice go on
+        del values["units"]
     settings = {field.name: getattr(training, field.name) for field in dataclasses.fields(training) if field.init}
     batch = training.world_size * training.per_device_train_batch_size * training.gradient_accumulation_steps
     for name, value in settings.items():

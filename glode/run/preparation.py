@@ -231,7 +231,9 @@ class Preparation:
         if self.options.stage == "source" or training.max_steps > 0 or refines(training, epochs):
             return None
         if training.denoising not in REFINING:
-            return None
+            return (
+                "--agreement acts beside a side of --denoising, and there is none: no label moves" if training.agreement else None
+            )
         length = "1 epoch, which does not begin" if epochs == 1 else f"{epochs:g} epochs, none of which begins"
         return (
             f"no pseudo label will be refined: the target stage has {length} after the share {training.refine_start:g} of the "

@@ -75,6 +75,7 @@ def _trainer(run: Preparation, models: StageModels) -> tuple[LanguageModelTraine
     arguments = models.arguments(
         output_dir=str(run.output / checkpoints(STAGE, 1)),
         num_train_epochs=run.options.pretrain_epochs,
+        max_steps=-1,
         eval_on_start=True,
         eval_strategy="epoch",
         eval_delay=0,

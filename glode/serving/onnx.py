@@ -83,12 +83,14 @@ def main(argv: Sequence[str]) -> None:
     from modeling_glode import GlodeConfig
 
     try:
-        kind = PretrainedConfig.get_config_dict(arguments.model)[0].get("model_type")
-    except OSError:
-        kind = None  # which is told below
+        config, reason = PretrainedConfig.get_config_dict(arguments.model)[0], "it lacks config.json."
+    except OSError as error:
+        config, reason = {}, " ".join(str(error).split())[:200]
+    if not config:
+        raise InputError(f"--model {arguments.model} is no model that can be exported: {reason}")
     logging.disable(logging.WARNING)  # exporter and quantiser tell of packages and steps that nobody has asked for
     try:
-        _export(arguments, kind == GlodeConfig.model_type)
+        _export(arguments, config.get("model_type") == GlodeConfig.model_type)
     finally:
         logging.disable(logging.NOTSET)
 

@@ -160,7 +160,10 @@ def load_model(name: str, device: str | None = None, dtype: str = "float32") -> 
     if not Path(name).is_dir() and ("/" not in name or name[0] in "/.~"):
         raise InputError(f"--model {name}: there is no such directory, and a repository on the Hub has a name like user/model.")
     try:
-        kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
+        config = PretrainedConfig.get_config_dict(name)[0]
+        kind = config.get("model_type")
+        if not config:
+            raise InputError(f"--model {name} is a directory without a model: config.json is not in it. Give another one.")
         if kind != GlodeConfig.model_type:
             raise InputError(f"--model {name} is of the type {kind!r}. Give a model that run_crossner.py has trained.")
         with no_bars():

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 from support import ROOT
 from support.hub_server import HubServer
 from support.world import FRAMES, PEOPLE, PLACES
 
 from glode.publishing.card import verbatim
+from glode.publishing.hub import PUBLISHED, UNPUBLISHED
 
 TOKEN = "hf_SecretOfTheTests"
 
@@ -115,6 +117,20 @@ def test_the_repository_holds_what_it_should(pushed):
     assert {"README.md", "config.json", "model.safetensors", "modeling_glode.py", "handler.py", "tokenizer.json"} <= tree
     assert {"pseudo_labels.png", "metrics.json"} <= tree
     assert not any("checkpoint" in name or "source_model" in name or name == "pseudo_labels.safetensors" for name in tree)
+
+
+def test_no_other_model_is_published():
+    parts = (
+        "pretrained",
+        "source_model",
+        "source_model_2",
+        "target_model",
+        "token_classifier",
+        "target_checkpoints/checkpoint-3",
+    )
+    files = [f"{part}/model.safetensors" for part in parts] + ["pseudo_labels.safetensors", "model.safetensors", "config.json"]
+    found = filter_repo_objects(files, allow_patterns=list(PUBLISHED), ignore_patterns=list(UNPUBLISHED))
+    assert list(found) == ["model.safetensors", "config.json"]
 
 
 def test_the_card_is_ours_and_true(pushed):

@@ -336,6 +336,7 @@ def test_refinement_that_does_not_happen_is_said(command: Command, capsys, chang
         run_crossner.main(command.arguments(**changes))
     text = " ".join(capsys.readouterr().out.split())
     assert ("no pseudo label will be refined: the target stage has" in text) == said
+    assert ("--agreement acts beside a side of --denoising" in text) == (len(changes) == 4 and not said)
     assert "has 1 epochs" not in text
 
 

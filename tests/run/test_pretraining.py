@@ -103,7 +103,7 @@ def encoder_weight(directory: Path) -> torch.Tensor:
 
 def test_stopped_and_resumed_it_ends_the_same(backbone, tmp_path, monkeypatch, capsys):
     """Stopped in the middle of an epoch, and in the stage after it."""
-    only_source = ("--stage", "source", "--mlm_head_warmup_steps", "3")
+    only_source = ("--stage", "source", "--mlm_head_warmup_steps", "3", "--max_steps", "4")
     whole = train(backbone, tmp_path / "whole", *only_source)
     for trainer, step in ((LanguageModelTrainer, 8), (GlodeTrainer, 2)):
         with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -114,6 +114,7 @@ def test_stopped_and_resumed_it_ends_the_same(backbone, tmp_path, monkeypatch, c
     assert f"goes on from {tmp_path}/stopped/pretraining_checkpoints/checkpoint-5" in out
     assert out.count("stopped/pretrained is there already, and is not trained again") == 1
     assert metrics["pretraining"] == whole["pretraining"] and metrics["source_model"] == whole["source_model"]
+    assert whole["pretraining"]["epochs"] == 3  # --max_steps is of the stages
     for part in ("pretrained", "source_model"):
         one, two = (load_file(tmp_path / name / part / "model.safetensors") for name in ("whole", "stopped"))
         assert one.keys() == two.keys() and all(torch.equal(weights, two[name]) for name, weights in one.items()), part
@@ -148,6 +149,8 @@ def test_what_it_depends_on_is_known(command: Command, monkeypatch):
     monkeypatch.setattr("glode.training.pretraining.LanguageModelTrainer.train", GlodeTrainer.train)
     with pytest.raises(AssertionError, match="as far as training"):
         run_crossner.main(command.arguments(pretrain_epochs=1))
+    fingerprint = json.loads((command.directory / "output" / "fingerprint.json").read_text())
+    assert fingerprint["pretrain_epochs"] == 1 and "units" not in fingerprint  # a run from before this choice goes on
     (command.directory / "output" / "pretraining_checkpoints" / "checkpoint-3").mkdir()
     message = command.error(pretrain_epochs=2, resume_from_checkpoint="auto")
     assert "pretraining_checkpoints is of another run (pretrain_epochs 1.0, now 2.0)" in message
@@ -160,6 +163,10 @@ def test_what_it_depends_on_is_known(command: Command, monkeypatch):
         ({"pretrain_epochs": -1.0}, "--pretrain_epochs -1.0 is out of range: expected a number from 0 on."),
         ({"pretrain_epochs": 1, "mlm_probability": 0}, "learns to fill in masked words, and --mlm_probability 0 masks none"),
         ({"pretrain_epochs": 1, "stage": "source", "teachers": "t"}, "--stage source with --teachers scores models, and trains"),
+        (
+            {"pretrain_epochs": 1, "lora_rank": 2, "save_adapter": "true"},
+            "an adapter fits the encoder of --pretrain_epochs alone",
+        ),
     ],
 )
 def test_what_cannot_be_pretrained(command: Command, options: dict, told: str):
@@ -180,3 +187,6 @@ def test_a_backbone_in_the_directory_is_not_deleted_unread(command: Command):
     inside.mkdir(parents=True)
     message = command.error(model_name_or_path=inside, overwrite="true")
     assert f"--overwrite would delete --model_name_or_path {inside}. Give another --output_dir, or move it." in message
+    for options in ({"stage": "target", "teachers": "t"}, {"model_name_or_path": inside.parent / "encoder"}):
+        (inside.parent / "encoder").mkdir(exist_ok=True)
+        assert "--overwrite would" not in command.error(**{"model_name_or_path": inside, "overwrite": "true"} | options)

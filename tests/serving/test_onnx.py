@@ -180,8 +180,14 @@ def test_mistakes_of_the_arguments(directory, monkeypatch, options, message):
 def test_what_cannot_be_exported(exported, directory, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"is an export already. Give the model that it was made of"):
         export_file.main(["--model", str(exported), "--output", str(tmp_path)])
+    (tmp_path / "empty").mkdir()
+    for name in ("user/model", str(tmp_path / "empty")):
+        with pytest.raises(InputError, match=f"--model {name} is no model that can be exported: "):
+            export_file.main(["--model", name, "--int8", "--output", str(tmp_path / "out")])
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="--int8 and --gold are for span models"):
-        export_file.main(["--model", "user/model", "--int8", "--output", str(tmp_path)])
+        export_file.main(["--model", str(tmp_path / "bert"), "--int8", "--output", str(tmp_path / "out")])
 
     def refuse(*_, **__):
         raise torch.onnx.errors.OnnxExporterError("no such operator")

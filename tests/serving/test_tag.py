@@ -240,6 +240,7 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
     assert "--threshold nan: expected a number" in message(*usual, "--threshold", "nan")
     assert f"--input {tmp_path} is no file" in message("--model", directory, "--input", tmp_path)
     assert f": there is no directory {missing}. Make it" in message(*usual[:4], "--output", missing / "out.jsonl")
+    assert "is a directory without a model: config.json is not in it" in message("--model", tmp_path, "--input", source)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     assert "is of the type 'bert'" in (error := message("--model", tmp_path / "bert", "--input", source))
