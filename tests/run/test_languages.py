@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 def arguments(backbone: Path, output: Path) -> list[str]:
     files = {language: ROOT / "glode/run/demo" / language / "test.iob2" for language in ("de", "es")}
-    argv = "--config glode/run/recipes/demo.yaml --target_lang es,de "
+    argv = "--config glode/run/recipes/demo.yaml --target_lang es,de --denoising both --refine step --self_direction false "
     argv += "--source_train glode/run/demo/en/train.iob2 --source_dev glode/run/demo/en/dev.iob2 "
     argv += f"--target_unlabeled de={files['de']} es={files['es']} --target_test es={files['es']} de={files['de']} "
     argv += (
