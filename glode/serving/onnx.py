@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         config, reason = PretrainedConfig.get_config_dict(arguments.model)[0], "it lacks config.json."
     except OSError as error:
         config, reason = {}, " ".join(str(error).split())[:200]
-    if not config:
+    if not config and (arguments.int8 or arguments.gold):
         raise InputError(f"--model {arguments.model} is no model that can be exported: {reason}")
     logging.disable(logging.WARNING)  # exporter and quantiser tell of packages and steps that nobody has asked for
     try:

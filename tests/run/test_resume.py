@@ -109,6 +109,7 @@ def start(backbone: Path, output: Path, *more: str, program: tuple[str, ...] = (
     command += ["--model_name_or_path", str(backbone), "--output_dir", str(output), "--max_source_samples", "40"]
     command += ["--max_target_samples", "40", "--per_device_train_batch_size", "8", "--max_span_length", "3", "--dropout", "0.2"]
     command += ["--num_train_epochs", "4", "--source_num_train_epochs", "2", "--learning_rate", "3e-3", "--disable_tqdm", "true"]
+    command += ["--auxiliary_task", "mlm", "--denoising", "both", "--refine", "step", "--self_direction", "false"]
     command += [
         "--save_strategy",
         "steps",

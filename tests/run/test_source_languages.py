@@ -238,7 +238,7 @@ def whole_run(backbone: Path, tmp_path: Path) -> Callable[..., list[str]]:
     argv += f"--source_test es={paths['es']} --target_unlabeled de={paths['de']} zh={paths['zh']} "
     argv += f"--target_test de={paths['de_test']} --model_name_or_path {backbone} --num_train_epochs 3 --learning_rate 3e-3 "
     argv += "--source_num_train_epochs 15 --per_device_train_batch_size 8 --max_span_length 4 --refine_start 0 "
-    argv += "--center_vectors true --keep_checkpoints"
+    argv += "--center_vectors true --keep_checkpoints --denoising both --refine step --self_direction false"
     return lambda name, *more: [*argv.split(), "--output_dir", str(tmp_path / name), *more]
 
 

@@ -52,7 +52,8 @@ def words_of(trainer: GlodeTrainer, row: dict) -> str:
 
 @pytest.mark.parametrize("refine", ["step", "epoch"])
 def test_the_target_stage_learns_them_beside_the_source(command: Command, target_trainer, capsys, refine: str):
-    trainer = target_trainer(target_train=gold(command), target_train_weight=4, refine=refine, center_vectors=True)
+    options = {"refine": refine, "self_direction": refine == "epoch", "center_vectors": True}
+    trainer = target_trainer(target_train=gold(command), target_train_weight=4, **options)
     streams = trainer.train_dataset
     assert len(streams.source) == 3 + 2 and len(streams.target) == 1  # "Otto wohnt in Kiel ." is taken out
     assert trainer.denoiser.source_languages.tolist() == [0, 0, 0, 1, 1]
