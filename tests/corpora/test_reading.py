@@ -197,7 +197,8 @@ def test_what_is_written_is_read(tmp_path: Path, corpus: list, scheme: str, data
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.text(st.characters(codec="utf-8"), max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4)
+    st.text(st.characters(max_codepoint=0xD7FF), max_size=30),  # beyond, offsets may be those of UTF-16
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4),
 )
 def test_entities_with_offsets_keep_their_text(tmp_path: Path, text: str, borders: list):
     spans = sorted({(min(pair), max(pair)) for pair in borders if max(pair) <= len(text) and pair[0] != pair[1]})

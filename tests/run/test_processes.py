@@ -94,7 +94,7 @@ def test_one_and_two_processes_agree_where_labels_are_refined_at_once(backbone, 
 
 def test_processes_share_the_file_of_pseudo_labels(backbone, tmp_path):
     """Two processes over one file: as in memory, to half precision."""
-    mapped, in_memory = (train(backbone, tmp_path / where, 2, 6, 13, 11, labels=where) for where in ("mapped", "memory"))
+    mapped, in_memory = (train(backbone, tmp_path / where, 2, 6, 12, 11, labels=where) for where in ("mapped", "memory"))
     labels = [state["pseudo_labels.probabilities"] for state in (mapped, in_memory)]
     assert [tensor.dtype for tensor in labels] == [torch.float16, torch.float32]
     assert (labels[0].float() - labels[1]).abs().max() < 2**-12 / 0.05
