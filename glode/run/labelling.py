@@ -9,7 +9,7 @@ from glode.denoising.pseudo_labels import PseudoLabels
 from glode.features.columns import list_lengths
 from glode.run.given_labels import Span, are_records, read_calibration, read_labels, read_records, write_labels, write_mean
 from glode.run.models import StageModels
-from glode.run.parts import numbered
+from glode.run.parts import numbered, teacher_labels
 from glode.run.preparation import Preparation
 from glode.run.report import Stopwatch, say
 from glode.run.resuming import finished_part
@@ -39,7 +39,7 @@ class Labelling:
         assert run.options.teachers, "only they can be others"
         watch, name = Stopwatch(), run.options.teachers[number - 1]
         given = run.teacher_kinds[name] == LABELS
-        path = Path(name) if given else run.output / f"{numbered('teacher_labels', number)}.jsonl"
+        path = Path(name) if given else run.output / teacher_labels(number)
         if run.main:
             facts = {} if given else self._ask_teacher(name, path)
             facts["scores"] = self._scores_of_labels(path) | facts.get("scores", {})

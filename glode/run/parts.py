@@ -16,3 +16,8 @@ def is_numbered(name: str, part: str) -> bool:
 def checkpoints(stage: str, number: int) -> str:
     """The directory of a stage's checkpoints: source_checkpoints, source_2_checkpoints, and so on."""
     return f"{numbered(stage, number)}_checkpoints"
+
+
+def teacher_labels(number: int) -> str:
+    """The file of what a teacher that is no model of ours says: teacher_labels.jsonl, teacher_labels_2.jsonl, and so on."""
+    return f"{numbered('teacher_labels', number)}.jsonl"

@@ -83,7 +83,7 @@ class Preparation:
         self.repository: str | None = None
         check_writable(self.output)
         self._say_languages()
-        self.teacher_kinds = kinds_of(options)
+        self.teacher_kinds = kinds_of(options, self.output)
         with training.main_process_first(desc="reading the corpora"):
             self._read(memory)
         self._say_what()

@@ -6,16 +6,19 @@ from pathlib import Path
 from glode.errors import InputError
 from glode.run.arguments import RunArguments
 from glode.run.given_labels import are_records, types_in_records
+from glode.run.parts import teacher_labels
 from glode.teachers.loading import kind_of, own_types
 
 LABELS = "labels"  # the kind of a file of them
 
 
-def kinds_of(run: RunArguments) -> dict[str, str | None]:
+def kinds_of(run: RunArguments, output: Path) -> dict[str, str | None]:
     """The kind of each of --teachers: see `kind_of`, `LABELS` of a file of them, None of a model of ours.
 
+    Args:
+        output: the run's directory, where it writes what other teachers say.
     Raises:
-        InputError: it cannot do what the run asks for.
+        InputError: it cannot do what the run asks for, or the run would write over it.
     """
     if files := [name for name in run.teachers or () if Path(name).is_file() and not are_records(Path(name))]:
         raise InputError(
@@ -41,6 +44,12 @@ def kinds_of(run: RunArguments) -> dict[str, str | None]:
         )
     if files := [name for name, kind in kinds.items() if kind == LABELS and not Path(name).is_file()]:
         raise InputError(f"--teachers {files[0]} is no file that is there. Check the path.")
+    written = [output / teacher_labels(number) for number, kind in enumerate(kinds.values(), 1) if kind not in (None, LABELS)]
+    if files := [name for name, kind in kinds.items() if kind == LABELS and Path(name).resolve() in map(Path.resolve, written)]:
+        raise InputError(
+            f"--teachers {files[0]}: the run would write another teacher's labels there. Move the file, or give "
+            "another --output_dir."
+        )
     return kinds
 
 

@@ -40,7 +40,7 @@ def test_a_few_labelled_sentences_are_the_first_of_the_target_text(tmp_path):
             text = "\n\n".join(f"{language}{number}\tO" for number in range(30))
             (tmp_path / "wikiann" / language).mkdir(exist_ok=True)
             (tmp_path / "wikiann" / language / f"{part}.iob2").write_text(text)
-    few = Study(Suite("few"), tmp_path, tmp_path / "work", tmp_path, [], FakeCells())
+    few = Study(Suite("cpu"), tmp_path, tmp_path / "work", tmp_path, [], FakeCells())
     cells = {name: Cell("wikiann-en-ru", 0, name) for name in ("glode-small", "few-20", "few-50")}
     files = {name: few.files(cell) for name, cell in cells.items()}
     assert "target_train" not in files["glode-small"] and few.suite.settings(cells["few-20"]).keys().isdisjoint({"few", "gold"})

@@ -166,6 +166,11 @@ def test_teachers_that_cannot_be_asked(command: Command, classifier: Path):
     assert "--pseudo_labels stand in the place of what --teachers" in command.error(pseudo_labels=given)
     told = command.error("--teachers", str(given), str(classifier), str(given), teachers=None)
     assert str(given) in told and " twice, and it would count once. Leave one of" in told
+    (command.directory / "output").mkdir(exist_ok=True)
+    kept = command.file("output/teacher_labels.jsonl", given.read_text())
+    told = command.error("--teachers", str(classifier), str(kept), teachers=None)
+    assert f"{kept}: the run would write another teacher's labels there. Move the file, or give another" in told
+    assert kept.read_text() == given.read_text()
     options = {"pseudo_labels": given, "rounds": "2", "calibrate": "teachers", "teachers": None}
     assert "--calibrate: no model labels the target text" in command.error("--teachers", "a", "b", **options)
 
