@@ -7,28 +7,31 @@ from pathlib import Path
 
 from glode.corpora.options import ReadingOptions
 from glode.corpora.survey import TAG_NAMES, TEXT_NAMES, TOKEN_NAMES, Survey, take_survey
-from glode.corpora.tags import CHUNK_TYPES, COMMON_TYPES, NoTags, interpret
+from glode.corpora.tags import CHUNK_TYPES, COMMON_TYPES, MOST_TAGS, NoTags, interpret
 from glode.errors import InputError
 
 _SENTENCE_NAMES = ("sentence_#", "sentence#", "sentence", "sentence_id", "sentence_idx", "sent_id", "sent", "sentence_number")
+_DOCUMENT_NAMES = ("doc", "document", "doc_id", "docid", "document_id", "doc_idx", "file", "filename")
 _START_NAMES, _END_NAMES = ("start", "begin", "begin offset", "start offset"), ("end", "end offset", "stop")
 _MISC_KEYS = ("ner", "ne", "name", "tag", "entity", "namedentity", "named_entity", "nertag", "ner_tag", "iob", "bio")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file are: how many, the positions of words, tags and the sentence's number or name, whether the first
-    one counts the words, the line with their names, the language codes before all words, the key within the tags' column
-    (CoNLL-U), and what is said about all this."""
+    """What the columns of a file are: the first line that has them and how many, the positions of words, tags and the numbers or
+    names of sentence and document, whether the first one counts the words, their names, the language codes before all words, the
+    key within the tags' column (CoNLL-U), the tags, and what is said about all this."""
 
+    line: int = 0
     width: int = 0
     token: int = 0
     tag: int | None = None
-    sentence: int | None = None
+    sentence: tuple[int, ...] = ()
     indexed: bool = False
-    header: int | None = None
+    header: list[str] | None = None
     languages: tuple[str, ...] = ()
     key: str | None = None
+    tags: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -50,12 +53,16 @@ def find_layout(path: Path, options: ReadingOptions, labelled: bool) -> Layout:
         _check_header(survey, tag, path)
     if not options.token_column:
         _check_words(survey, token, None if options.tag_column else tag, path)
-    languages = _languages(survey, token, path)
+    languages = _languages(survey, token, path, options.token_column is not None)
     notes += [f"words without the {', '.join(languages)} before them"] if languages else []
-    sentence = next((survey.names.index(name) for name in _SENTENCE_NAMES if name in survey.names), None)
-    indexed = survey.indexed and token != 0 and sentence != 0
-    sentence = sentence if sentence not in (token, tag) else None
-    return Layout(survey.width, token, tag, sentence, indexed, survey.header, languages, key, tuple(notes))
+    places = [i for i, name in enumerate(survey.names) if name in (*_SENTENCE_NAMES, *_DOCUMENT_NAMES)]
+    indexed = survey.indexed and token != 0 and 0 not in places
+    sentence = tuple(i for i in places if i not in (token, tag))
+    assert survey.first
+    line, first = survey.first
+    header = first if survey.header else None
+    tags = frozenset(survey.values[tag] if tag is not None and len(survey.values[tag]) <= MOST_TAGS else ())
+    return Layout(line, survey.width, token, tag, sentence, indexed, header, languages, key, tags, tuple(notes))
 
 
 def _position(survey: Survey, option: str, value: str, path: Path) -> int:
@@ -103,6 +110,11 @@ def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> Non
     """What was taken for the words' column may hold texts, names of documents, or words with a position."""
     assert survey.first
     values = survey.values[token]
+    if 2 * values[""] >= survey.words > 0:
+        raise InputError(
+            f"{path}: the words' column is empty in {values['']} of {survey.words} lines. Is it the sentence's name? "
+            "Name the words' column by --token_column."
+        )
     named = survey.first[1][token].strip().lower() in TEXT_NAMES
     _check_texts(survey, [tag] if tag is not None else [], path)
     _check_texts(survey, [token], path, 0.5 if named else None)
@@ -134,17 +146,17 @@ def _check_texts(survey: Survey, columns: Iterable[int], path: Path, share: floa
             )
 
 
-def _languages(survey: Survey, token: int, path: Path) -> tuple[str, ...]:
+def _languages(survey: Survey, token: int, path: Path, settled: bool) -> tuple[str, ...]:
     """The language codes that precede all words.
 
     Raises:
-        InputError: they precede most.
+        InputError: they precede many, and the user has not named the words' column.
     """
     found, marked = survey.languages[token], survey.languages[token].total()
-    if survey.words > marked > survey.words / 2:
+    if survey.words > marked > max(1, survey.words / 10) and not settled:
         raise InputError(
             f"{path}: {marked} of {survey.words} words have a language before them ({next(iter(found))}). Take it away, or write "
-            "it before all."
+            "it before all; if these are words, name their column by --token_column."
         )
     return tuple(sorted(found)) if marked == survey.words else ()
 
@@ -173,9 +185,13 @@ def _find_tag(
     while last > token + 1 and set(survey.values[last]) == {""}:  # tabs at the line ends
         last -= 1
     layers = [column for column in range(token + 1, last) if _holds_entities(survey.values[column])]
+    is_uner = survey.indexed and survey.width == 5 and set(survey.values[2]) == {"O"}
+    if is_uner and (not layers or (layers == [3] and "-" in survey.values[3])):
+        return 2, None, []
     if not layers:
-        is_uner = survey.indexed and survey.width == 5 and set(survey.values[2]) == {"O"}
-        return (2 if is_uner else last), None, []
+        return last, None, []
+    if len(layers) == 1 and set(survey.values[last]) <= {"", "-", "_"}:
+        return layers[0], None, []
     counted = f"columns {', '.join(str(column + 1) for column in [*layers, last])}"
     if survey.indexed and (survey.width, layers) == (4, [2]) and _holds_tags(survey.values[3]):
         return 2, None, ["words of which only the outer of two layers of tags was read"]
@@ -204,9 +220,10 @@ def _check_header(survey: Survey, tag: int, path: Path) -> None:
     others = [value for value in values if value != first and len(value) > 1]
     is_known = first in COMMON_TYPES or not COMMON_TYPES.issuperset(others)
     is_type = (first.isupper() and is_known) or first in ("O", "-", "_", "0", "o") or re.match("[BIESLUM][-_:]", first)
-    is_alone = number != survey.header and values[first] == 1 and not is_type
+    is_alone = number != survey.header and values[first] == 1
     bare = bool(others) and "O" in values and all(value.isupper() and not re.match("[BIESLUM]-", value) for value in others)
-    if is_alone and bare:
+    prefixed = first.upper() not in COMMON_TYPES and _holds_entities(others) and not _holds_tags([first, *others])
+    if is_alone and ((bare and not is_type) or (prefixed and len(first) > 1)):
         raise InputError(
             f"{path}, line {number}: {first!r} is a tag unlike all others. Is this a line of names? Take it away, or "
             "name the columns by --token_column and --tag_column."

@@ -17,7 +17,7 @@ _CERTAIN = re.compile(
     r".*<START(?::\S+)?> .* <END>|.*<(?:ENAMEX|NUMEX|TIMEX)\b"  # OpenNLP, MUC
     r"|\(S .*/[A-Z.,:]+\)+$|\([A-Z_]{2,}(?: \S+/[A-Z]{2,5}\$?)+\)+$"  # trees of NLTK
 )
-_ATTACHED = re.compile(rf".+[/|](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
+_ATTACHED = re.compile(rf".+[/|,;](O|[BIESLUM]-[A-Za-z].*|{'|'.join(sorted(COMMON_TYPES))})")  # Lena/B-PER lebt/O
 _PART_OF_SPEECH = re.compile(r".+[/|_](?:[A-Z]{2,5}\$?|[.,:])")  # Lena/NNP lebt/VBZ ./.
 _FEW_WORDS = 3
 
@@ -43,5 +43,6 @@ def check_marks(path: Path, options: ReadingOptions) -> None:
         if 2 * len(attached) > len(words) and (len(words) > _FEW_WORDS or pattern is _ATTACHED):
             number, word = attached[0]
             raise InputError(
-                f"{path}, line {number}: words with their tags attached, as in {word!r}. Write a word and its tag a line."
+                f"{path}, line {number}: words with their tags attached, as in {word!r}. Write a word and its tag a line; "
+                "with commas between them, name it .csv."
             )

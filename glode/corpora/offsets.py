@@ -11,8 +11,9 @@ from glode.corpora.schema import Raw
 from glode.corpora.words import split_words
 from glode.errors import InputError
 
-_TYPE_KEYS = ("label", "labels", "entity_group", "entity", "type")
+TYPE_KEYS = ("label", "labels", "entity_group", "entity", "type")
 _LETTERS = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f]{2}")  # Latin, Greek, Cyrillic: others write words together
+UNITS = {"UTF-16 units": "utf-16-le", "bytes": "utf-8"}  # that others count: browsers, programs in C or Go
 LETTER_SHORT = "entities that end one letter before a word does"
 
 
@@ -29,7 +30,7 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
     start, end, names = (
         first_of(span, "start", "start_offset"),
         first_of(span, "end", "end_offset"),
-        first_of(span, *_TYPE_KEYS),
+        first_of(span, *TYPE_KEYS),
     )
     names, surface = [names] if isinstance(names, str) else names, span.get("text")
     if type(start) is type(end) is type(names) is int:
@@ -38,14 +39,17 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
         )
     valid = type(start) is type(end) is int and is_strings(names)
     if valid and isinstance(surface, str) and not _is_same(text[max(start, 0) : max(end, 0)], surface):
-        units = text.encode("utf-16-le")  # what browsers count
-        if not _is_same(units[2 * max(start, 0) : 2 * max(end, 0)].decode("utf-16-le", "replace"), surface):
+        for name in UNITS:
+            place = _places(text, name)
+            if start in place and end in place and _is_same(text[place[start] : place[end]], surface):
+                break
+        else:
             raise InputError(
                 f"{where}: characters {start} to {end} are {text[start:end][:40]!r}, the span says {surface[:40]!r}. "
                 "Correct the offsets."
             )
-        start, end = (len(units[: 2 * border].decode("utf-16-le")) for border in (start, end))
-        notes["offsets in UTF-16 units converted"] += 1
+        start, end = place[start], place[end]
+        notes[f"offsets in {name} converted"] += 1
     if not valid or not 0 <= start < end <= len(text):
         raise InputError(
             f"{where}: span {str(given)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "
@@ -54,26 +58,33 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
     yield from ((start, end, name.strip()) for name in names)
 
 
+def _places(text: str, name: str) -> dict[int, int]:
+    """How many characters stand before each place that another unit counts."""
+    size = 2 if name == "UTF-16 units" else 1
+    lengths = (len(character.encode(UNITS[name], "surrogatepass")) // size for character in text)
+    return {unit: position for position, unit in enumerate(accumulate(lengths, initial=0))}
+
+
 def _is_same(text: str, surface: str) -> bool:
     """Whether a span is what it says of itself; white space may be written otherwise, such as a line break as backslash and n."""
     return text == surface or text.split() == surface.replace("\\n", " ").replace("\\r", " ").replace("\\t", " ").split()
 
 
 def in_characters(found: list[tuple[int, int, str]], text: str, notes: Counter[str]) -> list[tuple[int, int, str]]:
-    """Entities whose offsets count UTF-16 units, as browsers do: only so they begin and end with words."""
-    if not found or max(text) < "\U00010000":
+    """Entities whose offsets count `UNITS`: only so they begin and end with words."""
+    if not found or text.isascii():
         return found
     words = split_words(text)
     starts, ends = {start for start, _ in words}, {end for _, end in words}
-    units = list(accumulate((1 + (character >= "\U00010000") for character in text), initial=0))
-    place = {unit: position for position, unit in enumerate(units)}
-    converted = [(place.get(start, -1), place.get(end, -1), name) for start, end, name in found]
     if all(start in starts and end in ends for start, end in (_without_white_space(text, *span[:2]) for span in found)):
         return found
-    if not all(start in starts and end in ends for start, end, _ in converted):
-        return found
-    notes["offsets in UTF-16 units converted"] += len(found)
-    return converted
+    for name in UNITS:
+        place = _places(text, name)
+        converted = [(place.get(start, -1), place.get(end, -1), kind) for start, end, kind in found]
+        if all(start in starts and end in ends for start, end, _ in converted):
+            notes[f"offsets in {name} converted"] += len(found)
+            return converted
+    return found
 
 
 def _without_white_space(text: str, start: int, end: int) -> tuple[int, int]:

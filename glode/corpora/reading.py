@@ -29,7 +29,7 @@ from glode.corpora.tags import NoTags, TagCensus, TagReading, check_types, read_
 from glode.corpora.text import read_plain
 from glode.errors import InputError
 
-VERSION = 11  # of corpora in the cache of `datasets`, which does not notice when the code here changes
+VERSION = 12  # of corpora in the cache of `datasets`, which does not notice when the code here changes
 
 Reader = Callable[[Path, ReadingOptions, bool], Iterator[Raw]]
 

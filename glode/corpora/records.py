@@ -1,17 +1,20 @@
 """Annotated records -> sentences: tokens with tags, text with offsets, and what annotation tools and data sets make of these."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from glode.corpora.exports import read_export
 from glode.corpora.keys import SPAN_KEYS, TAG_KEYS, TOKEN_KEYS, first_of, is_strings, keys
-from glode.corpora.offsets import cut_words, entities_of_span, in_characters
+from glode.corpora.offsets import TYPE_KEYS, cut_words, entities_of_span, in_characters
 from glode.corpora.options import ReadingOptions
 from glode.corpora.schema import Raw
 from glode.corpora.word_records import gliner, spacy_document, spanner
 from glode.corpora.words import split_words
 from glode.errors import InputError
 
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 _NO_TEXT = {
     "id",
     "annotator",
@@ -69,10 +72,24 @@ def read_record(
         yield gliner(record, where, number, notes)
     elif "context" in record:
         yield spanner(record, where, number, notes)
-    elif is_strings(words := first_of(record, *keys(options.token_column, TOKEN_KEYS))):
+    elif _are_strings(words := first_of(record, *keys(options.token_column, TOKEN_KEYS)), where, "word"):
         yield _tagged(words, record, where, number, options, notes)
     else:
         yield _annotated(record, where, number, options, notes)
+
+
+def _are_strings(values: Any, where: str, what: str) -> bool:
+    """Whether it is a list of strings; False of other lists, such as Prodigy's of records.
+
+    Raises:
+        InputError: it holds other scalars, too.
+    """
+    if not isinstance(values, list) or any(isinstance(value, dict | list) for value in values):
+        return False
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str):
+            raise InputError(f"{where}: {what} {number} is {value!r}, no string. Write it in quotes.")
+    return True
 
 
 def _rejected(number: int) -> Raw:
@@ -107,6 +124,8 @@ def _tagged(words: list[str], record: dict, where: str, number: int, options: Re
         return _annotated(record, where, number, options, notes)
     if tags is None and not spans:
         return Raw(number, words, entities=None if spans is None else [], notes=notes)
+    if isinstance(tags, list):
+        _are_strings([tag for tag in tags if tag is not None], where, "tag")
     if tags is None:
         raise InputError(
             f"{where}: spans of words: whether the last word is inside is not certain. Give a tag a word, or GLiNER's "
@@ -117,22 +136,28 @@ def _tagged(words: list[str], record: dict, where: str, number: int, options: Re
 
 def _annotated(record: dict, where: str, number: int, options: ReadingOptions, notes: Counter[str]) -> Raw:
     """A text and the offsets of its entities."""
-    spans = first_of(record, *keys(options.tag_column, SPAN_KEYS))
+    spans = _spans_of(record, where, options)
     if isinstance(spans, dict) and isinstance(text := record.get(options.text_field or "text"), str):
         spans = _by_type(spans, text, where)
-    if spans is None:
-        spans = next((value for value in record.values() if _is_regions(value)), None)
     if spans is None and (
         "annotator" in record or record.get("answer") == "accept"
     ):  # Label Studio and Prodigy write no empty list
         spans = []
     text = _text_of(record, spans, where, options)
+    if text is not None and (tags := _tags_beside(record)) and (spans is None or is_strings(spans)):
+        raise InputError(f"{where}: {tags!r} holds a tag a word, but the words are one text. Give a list of them, 'tokens'.")
     if text is None or not isinstance(spans, list | None):
         raise _expected(where, record)
     if spans is None:
         return Raw(number, [text[a:b] for a, b in split_words(text)], notes=notes)
     found = [entity for span in spans for entity in entities_of_span(span, text, where, notes)]
     return cut_words(text, in_characters(found, text, notes), number, notes)
+
+
+def _tags_beside(record: dict) -> str | None:
+    """The key under which a record of a text has a tag a word."""
+    lists = {key: record[key] for key in TAG_KEYS if is_strings(record.get(key))}
+    return next((key for key, tags in lists.items() if tags and all(map(_TAG.fullmatch, tags))), None)
 
 
 def _by_type(spans: dict, text: str, where: str) -> list[list]:
@@ -156,9 +181,29 @@ def _by_type(spans: dict, text: str, where: str) -> list[list]:
     return [[start, end, name] for start, end, name, _ in sorted(found)]
 
 
-def _is_regions(value: object) -> bool:
-    """Whether it is a list of labelled spans, as Label Studio's short export has it under a name of the user's."""
-    return isinstance(value, list) and any(isinstance(each, dict) and {"start", "end", "labels"} <= set(each) for each in value)
+def _spans_of(record: dict, where: str, options: ReadingOptions) -> Any:
+    """What holds the spans of a record: under one of the usual keys or, as in Label Studio's short export, a name of the user's.
+
+    Raises:
+        InputError: several keys hold some.
+    """
+    if options.tag_column:
+        return first_of(record, *keys(options.tag_column, SPAN_KEYS))
+    full = {key: value for key, value in record.items() if _are_spans(value, key in (*SPAN_KEYS, *TAG_KEYS))}
+    first, *others = [*full.values(), None]
+    if any(value not in (first, None) for value in others):
+        raise InputError(f"{where}: {' and '.join(full)} all hold spans. Name one by --tag_column.")
+    return first_of(record, *SPAN_KEYS) if first is None else first
+
+
+def _are_spans(value: object, usual: bool) -> bool:
+    """Whether it is a list of labelled spans, none of which may stay unread; under an unusual key only of Label Studio's."""
+    return isinstance(value, list) and any(
+        (isinstance(each, dict) and {"start", "end", "labels"} <= each.keys())
+        or (usual and isinstance(each, dict) and each.keys() & {"start", "start_offset"} and each.keys() & set(TYPE_KEYS))
+        or (usual and isinstance(each, list) and len(each) == 3 and type(each[0]) is type(each[1]) is int)
+        for each in value
+    )
 
 
 def _text_of(record: dict, spans: object, where: str, options: ReadingOptions) -> str | None:
@@ -192,21 +237,23 @@ def _fits(span: object, text: str) -> bool:
 
 
 def _label_studio(data: dict, annotations: list, where: str, number: int, options: ReadingOptions, notes: Counter[str]) -> Raw:
-    """A task: the labelled spans of its first annotation that was not cancelled; without labels where it has no annotation."""
+    """A task: the labelled spans of its first annotation that was not cancelled, before others one that is marked as the truth;
+    without labels where it has no annotation."""
     done = [each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")]
+    done.sort(key=lambda each: not each.get("ground_truth"))
     if annotations and not done:
         return _rejected(number)
     notes["further annotations of a task left out"] += max(len(done) - 1, 0)
     results = done[0].get("result") if done else None
     regions = None
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
     if isinstance(results, list):
         named = {each["to_name"] for each in results if isinstance(each, dict) and "value" in each and "to_name" in each}
-        texts = {key: value for key, value in data.items() if isinstance(value, str)}
         if not options.text_field and len(named) == 1 and named <= set(texts):
-            data = {"text": texts[named.pop()]}
+            texts = {"text": texts[named.pop()]}
         values = [each["value"] for each in results if isinstance(each, dict) and isinstance(each.get("value"), dict)]
         for key in (key for value in values for key in value if key.endswith("labels") and key != "labels"):
             raise InputError(f"{where}: Label Studio's {key} are no offsets in a text. Label it as Text, with Labels.")
         regions = [value for value in values if "labels" in value]
         notes["regions of a task without a label left out"] += sum("start" in value for value in values) - len(regions)
-    return _annotated({**data, "entities": regions}, where, number, options, notes)
+    return _annotated({**texts, "entities": regions}, where, number, options, notes)

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from glode.corpora.options import ReadingOptions
 from glode.errors import InputError
 
 SAMPLE = 1000  # lines that show what separates the columns
-_DOCUMENT, _SENTENCE = re.compile(r"-?DOCSTART-?", re.IGNORECASE), re.compile(r"</?(s|sent|sentence|doc)>", re.IGNORECASE)
+_DOCUMENT, _SENTENCE = re.compile(r"-?DOCSTART-?", re.IGNORECASE), re.compile(r"</?(s|sent|sentence|doc|bos|eos)>", re.IGNORECASE)
 _PREFIXES = frozenset("BIESLUM")
+_FEW_LINES = 3  # in so few, each word may have a blank in it
 _PARTED = re.compile(r". -\w.*|.- \w.*")  # B -PER, B- PER
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # around a tag they are no part of it
 
@@ -79,30 +80,33 @@ def visible(text: str) -> str:
 
 def _is_mixed(path: Path, options: ReadingOptions) -> bool:
     """Whether tabs and blanks both separate columns: only together do they give all lines the same number of columns, and more
-    than one to the last field of each line."""
+    than one to the last field of each line, or to the first one of many."""
     lines = read_lines(path, options.encoding, options.encoding_errors)
     sample = list(islice((line for _, line, _ in lines if line.strip() and not _is_beside(line)), SAMPLE))
     if not any("\t" in line for line in sample):
         return False
     together = {len(_split(line, True)) for line in sample}
     tabs = {len(_split(line, False)) for line in sample}
-    pieces = {len(line.strip().split("\t")[-1].split()) for line in sample}
-    return len(together) == 1 and (len(tabs) > 1 or min(pieces) > 1)
+    first, last = (min(len(line.strip().split("\t")[end].split()) for line in sample) for end in (0, -1))
+    return len(together) == 1 and (len(tabs) > 1 or last > 1 or (first > 1 and len(sample) > _FEW_LINES))
 
 
 def is_mark(columns: list[str]) -> bool:
-    """Whether a line says that a document or a sentence begins or ends there: -DOCSTART-, or <s> alone or with O. A mark with
-    another tag is a word."""
+    """Whether a line says that a document or a sentence begins or ends there: -DOCSTART-, with a number before it or not, or <s>
+    alone or with O. A mark with another tag is a word."""
     first, last = columns[0].strip(), columns[-1].strip()
-    if _DOCUMENT.fullmatch(first):
+    if any(_DOCUMENT.fullmatch(column.strip()) for column in columns[:2]):
         return True
     return _SENTENCE.fullmatch(first) is not None and (len(columns) == 1 or last in ("O", "o", "_", first))
 
 
-def is_comment(columns: list[str], width: int, path: Path) -> bool:
+def is_comment(columns: list[str], width: int, path: Path, tag: int = -1, known: Container[str] = ()) -> bool:
+    """Whether a line begins with # and is none of words: it has no tag in the column `tag`, which would be one of `known`, those
+    of the other lines, or O, or what can hardly be anything else."""
     if not columns[0].startswith("#") or unpacked_suffix(path) == ".csv":
         return False
-    tag = columns[-1].strip()
     is_entry = len(columns) > 2 and columns[2 if columns[0] == "#" else 1] == "="  # sent_id = A1
-    is_tag = tag == "O" or re.match("[BIESLUM]-.", tag) or (tag.isupper() and " " not in tag)
-    return is_entry or len(columns) != width or not is_tag
+    if is_entry or len(columns) != width:
+        return True
+    name = columns[tag].strip()
+    return not (name in known or name == "O" or re.match("[BIESLUM]-.", name) or (name.isupper() and " " not in name))

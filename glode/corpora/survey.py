@@ -9,11 +9,21 @@ from glode.corpora.options import ReadingOptions
 from glode.corpora.rows import is_comment, is_mark, read_rows, visible
 from glode.corpora.tags import MOST_TAGS
 
-LANGUAGE = re.compile(r"(?:[a-z]{2,3}|simple)(?:[-_][a-z]+)*:")  # PAN-X has it before each word
+LANGUAGE = re.compile(r"(?:[a-z]{2,3}|simple)(?:[-_][a-z]+)*:", re.IGNORECASE)  # PAN-X has it before each word
 
-TOKEN_NAMES = ("word", "words", "token", "tokens", "form", "text")
+RANGE = re.compile(r"\d+[-.]\d+")  # of words, and empty nodes, in a column that counts them
+TOKEN_NAMES = (
+    "word", "words", "token", "tokens", "form", "text",
+    "wort", "woord", "ord", "mot", "palabra", "palavra", "parola", "paraula", "słowo", "slovo", "слово", "词", "詞", "字", "单词",
+)  # fmt: skip
 TEXT_NAMES = ("text", "texts", "sentence", "sentences", "content", "title", "document", "body")
-TAG_NAMES = (("ner_tag", "ner_tags", "ner", "ne", "ne_tag", "iob", "bio", "entity"), ("tag", "tags", "label", "labels"))
+TAG_NAMES = (
+    (
+        "ner_tag", "ner_tags", "ner", "ner_label", "ne", "ne_tag", "iob", "iob_tag", "bio", "bio_tag", "bio-tag", "entity",
+        "named_entity",
+    ),
+    ("tag", "tags", "label", "labels", "etikett", "etiqueta", "étiquette", "etichetta", "тег", "метка", "标签", "標籤", "标注"),
+)  # fmt: skip
 _NUMBER_NAMES = ("", "id", "idx", "index", "nr", "no", "no.", "number", "#", "_id", "row", "unnamed: 0")
 _PREFIXED = re.compile("[BIESLUM][-_: ]")
 
@@ -52,14 +62,19 @@ class Index:
         self.total = 0
         self.by_sentence = self.through = True
         self.seen = False
+        self.frame: str | None = None  # what stands around the number, as in 1. or [1]
 
     def add(self, text: str) -> None:
         """The next line's value."""
-        if not text.isdecimal():
-            self.by_sentence = self.by_sentence and bool(re.fullmatch(r"\d+[-.]\d+", text))
-            self.through = self.through and self.by_sentence
+        if RANGE.fullmatch(text):
             return
-        number, self.seen = int(text), True
+        match = re.fullmatch(r"[^\w\s]?(\d+)[^\w\s]?", text)
+        frame = text.replace(match[1], " ") if match else ""
+        self.frame = self.frame or frame
+        if not match or frame != self.frame:
+            self.by_sentence = self.through = False
+            return
+        number, self.seen = int(match[1]), True
         if self.base is None:
             self.base = number
             self.by_sentence = self.through = self.by_sentence and number in (0, 1)
@@ -98,9 +113,12 @@ def take_survey(path: Path, options: ReadingOptions) -> Survey:
             survey.digits = [True] * len(columns)
             survey.blanks, survey.parted = ([0] * len(columns) for _ in range(2))
             survey.languages = [Counter() for _ in columns]
-            if names := _names(columns, options):
+            if names := names_of(columns, options):
                 survey.names, survey.header = names, number
                 continue
+        if survey.header and columns == survey.first[1]:  # of a file that was appended
+            index.end_sentence()
+            continue
         if len(columns) == len(survey.values):
             survey.words += 1
             index.add(columns[0].strip())
@@ -132,7 +150,7 @@ def _look_at(survey: Survey, columns: list[str]) -> None:
                 values[value] += 1
 
 
-def _names(columns: list[str], options: ReadingOptions) -> list[str]:
+def names_of(columns: list[str], options: ReadingOptions) -> list[str]:
     """The names of the columns, where the line has them: one for words and one for tags, or one that an option says."""
     names = [re.sub(r"\s+", "_", column.strip().lower()) for column in columns]
     chosen = {option.lower() for option in (options.token_column, options.tag_column) if option} & set(names)

@@ -23,24 +23,27 @@ CHUNK_TYPES = frozenset(["NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP
 
 _LIKE_O = ("o", "-", "_", "0")
 _LETTERS = "BIESLUM"
-_SEPARATORS = ("-", "_", ":", " -", "- ", ".", "/", *"\u2010\u2011\u2012\u2013\u2014\u2212")  # the last are other dashes
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
+_SEPARATORS = ("-", "_", ":", " -", "- ", " ", ".", "/", "|", "~", *_DASHES)
 _ALLOWED = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
 
 
 def _styles() -> list[re.Pattern[str]]:
     """How a prefix and a type are written together, the usual way first."""
-    usual = [rf"(?P<prefix>[{_LETTERS}])-(?P<type>\S.*)"]
+    usual = [rf"(?P<prefix>[{_LETTERS}])-(?P<type>[^\s-].*)"]
     for separator in map(re.escape, _SEPARATORS):
         for letters in (_LETTERS, _LETTERS.lower()):
-            usual.append(rf"(?P<prefix>[{letters}]){separator}(?P<type>\w.*)")
-    for separator in map(re.escape, _SEPARATORS[:3]):
+            usual.append(rf"(?P<prefix>[{letters}])(?:{separator})+(?P<type>[^\W_].*)")
+    for separator in map(re.escape, _SEPARATORS):
         for letters in (_LETTERS, _LETTERS.lower()):
-            usual.append(rf"(?P<type>\w.*){separator}(?P<prefix>[{letters}])")
+            usual.append(rf"(?P<type>\w.*?)(?:{separator})+(?P<prefix>[{letters}])")
     return [re.compile(pattern, re.DOTALL) for pattern in usual]
 
 
 _STYLES = _styles()
 _USUAL = _STYLES[0]
+_JOINED = re.compile(r"(?P<prefix>[BI]|[bi])(?P<type>[^\W\d_]\w*)")  # BPER
+_SPELT = re.compile(r"(inside|intermediate|cont)[-_:/. ].+|.+[-_:/. ](inside|intermediate|cont)", re.IGNORECASE)
 _OF_SEVERAL_WORDS = re.compile(rf"(?:O|[{_LETTERS}]-\S+)(?:[\s,;]+(?:O|[{_LETTERS}]-\S+))+|[\[{{].*", re.DOTALL)
 _NUMBERED = re.compile(r".+?[-_#]\d+")
 _NUMBER = re.compile(r"-?\d+([.,]\d+)?")
@@ -178,7 +181,7 @@ def _parse(typed: list[str], settled: bool) -> dict[str, str] | None:
     """Tags with a prefix, all written alike, as B-PER; None where they are not. `settled`: they are known to have one."""
     if typed and all(map(_USUAL.fullmatch, typed)):
         return {tag: tag for tag in typed}
-    for style in _STYLES[1:]:
+    for style in (*_STYLES[1:], _JOINED):
         matches = {tag: match for tag in typed if (match := style.fullmatch(tag))}
         if not typed or len(matches) < len(typed):
             continue
@@ -187,7 +190,7 @@ def _parse(typed: list[str], settled: bool) -> dict[str, str] | None:
             prefixes.setdefault(match["type"], set()).add(match["prefix"].upper())
         is_prefix = style.pattern.startswith("(?P<prefix>")
         paired = any(len(letters) > 1 for letters in prefixes.values())
-        plain = set().union(*prefixes.values()) == {"B"} and is_prefix
+        plain = set().union(*prefixes.values()) == {"B"} and is_prefix and style is not _JOINED
         known = all(name.upper() in COMMON_TYPES for name in prefixes)
         if settled or paired or plain or known:
             lower = all(tag == tag.lower() for tag in typed)
@@ -207,8 +210,10 @@ def _check_bare(typed: list[str], outside: str, where: str) -> None:
                 rest = [other for other in typed if not style.fullmatch(other)]
                 raise InputError(
                     f"{where}: the tags {seen[match['type']]!r} and {tag!r} look like one type with two prefixes, {rest[0]!r} "
-                    "has none. Write all tags alike, or give --scheme IO if these are the types."
+                    "has none. Write all tags alike, and O where there is no entity, or give --scheme IO if these are the types."
                 )
+    if spelt := [tag for tag in typed if _SPELT.fullmatch(tag)]:
+        raise InputError(f"{where}: tag {spelt[0]!r} spells its prefix out. Write tags like B-PER and I-PER.")
     for tag in typed:
         known = [match for style in _STYLES[1:] if (match := style.fullmatch(tag)) and match["type"].upper() in COMMON_TYPES]
         if known and not _USUAL.fullmatch(tag) and (others := [other for other in typed if other != tag]):

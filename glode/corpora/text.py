@@ -15,6 +15,7 @@ from glode.errors import InputError
 
 _SAMPLE = 1000  # lines that show what is no plain text
 _NUMBERED = re.compile(r"(\d+)\t(?=\S)")
+_JSON = re.compile(r"[\[{]\s*[\[{\"]")
 _PUBTATOR = re.compile(r"\d+\|[ta]\|")
 _FEW_LINES = 9
 _WORDS_OF_ONE = 3  # as the splitter cuts it: don't is three, and so is a word of three characters without spaces
@@ -40,10 +41,13 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
     """Whether a number and a tab stand before each line of a text, ever higher ones."""
     lines = read_lines(path, options.encoding, options.encoding_errors)
     sample = list(islice((line.strip() for _, line, _ in lines if line.strip()), _SAMPLE))
+    rows = [line for line in sample if not line.startswith("#")]
     if not sample:
         return False
     if all(line[0] + line[-1] == "{}" for line in sample):
         raise InputError(f"{path}: records of JSON, one a line, are no plain text. Name it .jsonl.")
+    if _JSON.match("".join(sample[:3])) and sample[-1][-1] in "]}":
+        raise InputError(f"{path}: JSON is no plain text. Name it .json.")
     if _PUBTATOR.match(sample[0]):
         raise InputError(f"{path}: PubTator's title and abstract lines are no plain text. Keep the texts alone, one a line.")
     if len(sample) > _FEW_LINES and _is_a_word_a_line(sample):
@@ -51,12 +55,15 @@ def _has_numbers(path: Path, options: ReadingOptions) -> bool:
             f"{path}: nearly every line is one word ({', '.join(sample[:3])}). Write a sentence a line; words that "
             "have a line each need a tag beside them (O will do), in a .conll file."
         )
-    tabs = {line.count("\t") for line in sample}
+    tabs = {line.count("\t") for line in rows}
     numbers = [int(match[1]) for match in map(_NUMBERED.match, sample) if match]
     if tabs == {1} and len(numbers) == len(sample) and all(low < high for low, high in pairwise(numbers)):
         return True
-    if len(sample) > 1 and len(tabs) == 1 and tabs != {0}:
-        raise InputError(f"{path}: each line has {tabs.pop()} tabs, as a table has. Keep the column of the text alone.")
+    if len(rows) > 1 and len(tabs) == 1 and tabs != {0}:
+        raise InputError(
+            f"{path}: each line has {tabs.pop()} tabs, as a table has. Keep the column of the text alone, or name it .tsv if "
+            "a line is a word."
+        )
     return False
 
 
