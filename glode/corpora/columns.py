@@ -145,7 +145,7 @@ def looks_like_columns(path: Path, options: ReadingOptions) -> bool:
     rows = [columns for columns in sample if not columns[0].startswith("#") and not is_mark(columns)]
     rows = rows[1:] if rows and names_of(rows[0], options) else rows
     tagged, counted = sum(len(columns) > 1 and _ends_in_tag(columns) for columns in rows), len(rows)
-    parts_of_speech = _end_in_parts_of_speech(rows)
+    parts_of_speech = tagged < 0.9 * counted and _end_in_parts_of_speech(rows)
     if counted and (0.5 < tagged / counted < 0.9 or parts_of_speech):
         raise InputError(
             f"{path}: {counted if parts_of_speech else tagged} of its first {counted} lines end in a tag such as O or B-PER, or "

@@ -88,7 +88,7 @@ def _are_strings(values: Any, where: str, what: str) -> bool:
         return False
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
-            raise InputError(f"{where}: {what} {number} is {value!r}, no string. Write it in quotes.")
+            raise InputError(f"{where}: {what} {number} is {value!r}, no string. A tag that is not known is null.")
     return True
 
 

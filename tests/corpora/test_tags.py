@@ -14,7 +14,7 @@ FOUR = ["Lena", "Ott", "lebt", "Kiel"]
 
 
 MENDS = (
-    "Write all tags alike, or give --scheme IO if these",
+    "Write all tags alike, and O where there is no entity",
     "has a prefix, written otherwise than in",
     "beside 'O': does it stand for O too",
     "may both stand for O. Write O for both",
