@@ -110,7 +110,7 @@ def _check_words(survey: Survey, token: int, tag: int | None, path: Path) -> Non
     """What was taken for the words' column may hold texts, names of documents, or words with a position."""
     assert survey.first
     values = survey.values[token]
-    if 2 * values[""] >= survey.words > 0:
+    if survey.width > 2 and 2 * values[""] >= survey.words > 0:
         raise InputError(
             f"{path}: the words' column is empty in {values['']} of {survey.words} lines. Is it the sentence's name? "
             "Name the words' column by --token_column."
@@ -219,11 +219,12 @@ def _check_header(survey: Survey, tag: int, path: Path) -> None:
     first, values = columns[tag].strip(), survey.values[tag]
     others = [value for value in values if value != first and len(value) > 1]
     is_known = first in COMMON_TYPES or not COMMON_TYPES.issuperset(others)
-    is_type = (first.isupper() and is_known) or first in ("O", "-", "_", "0", "o") or re.match("[BIESLUM][-_:]", first)
+    is_tag = first in ("O", "-", "_", "0", "o") or re.match("[BIESLUM][-_:]", first)
+    is_type = first.isupper() and is_known
     is_alone = number != survey.header and values[first] == 1
     bare = bool(others) and "O" in values and all(value.isupper() and not re.match("[BIESLUM]-", value) for value in others)
     prefixed = first.upper() not in COMMON_TYPES and _holds_entities(others) and not _holds_tags([first, *others])
-    if is_alone and ((bare and not is_type) or (prefixed and len(first) > 1)):
+    if is_alone and not is_tag and ((bare and not is_type) or prefixed):
         raise InputError(
             f"{path}, line {number}: {first!r} is a tag unlike all others. Is this a line of names? Take it away, or "
             "name the columns by --token_column and --tag_column."

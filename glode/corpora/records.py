@@ -72,24 +72,21 @@ def read_record(
         yield gliner(record, where, number, notes)
     elif "context" in record:
         yield spanner(record, where, number, notes)
-    elif _are_strings(words := first_of(record, *keys(options.token_column, TOKEN_KEYS)), where, "word"):
+    elif is_strings(words := first_of(record, *keys(options.token_column, TOKEN_KEYS))):
         yield _tagged(words, record, where, number, options, notes)
     else:
         yield _annotated(record, where, number, options, notes)
 
 
-def _are_strings(values: Any, where: str, what: str) -> bool:
-    """Whether it is a list of strings; False of other lists, such as Prodigy's of records.
+def _check_strings(values: object, where: str, what: str) -> None:
+    """Whether a list of words or tags holds strings alone, and not what an exporter makes of 7, NA or no.
 
     Raises:
-        InputError: it holds other scalars, too.
+        InputError: it does not.
     """
-    if not isinstance(values, list) or any(isinstance(value, dict | list) for value in values):
-        return False
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, str):
+    for number, value in enumerate(values if isinstance(values, list) else (), 1):
+        if not isinstance(value, str | dict | list):
             raise InputError(f"{where}: {what} {number} is {value!r}, no string. A tag that is not known is null.")
-    return True
 
 
 def _rejected(number: int) -> Raw:
@@ -125,7 +122,7 @@ def _tagged(words: list[str], record: dict, where: str, number: int, options: Re
     if tags is None and not spans:
         return Raw(number, words, entities=None if spans is None else [], notes=notes)
     if isinstance(tags, list):
-        _are_strings([tag for tag in tags if tag is not None], where, "tag")
+        _check_strings([tag for tag in tags if tag is not None], where, "tag")
     if tags is None:
         raise InputError(
             f"{where}: spans of words: whether the last word is inside is not certain. Give a tag a word, or GLiNER's "
@@ -146,6 +143,8 @@ def _annotated(record: dict, where: str, number: int, options: ReadingOptions, n
     text = _text_of(record, spans, where, options)
     if text is not None and (tags := _tags_beside(record)) and (spans is None or is_strings(spans)):
         raise InputError(f"{where}: {tags!r} holds a tag a word, but the words are one text. Give a list of them, 'tokens'.")
+    if text is None:
+        _check_strings(first_of(record, *keys(options.token_column, TOKEN_KEYS)), where, "word")
     if text is None or not isinstance(spans, list | None):
         raise _expected(where, record)
     if spans is None:

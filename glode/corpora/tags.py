@@ -192,7 +192,7 @@ def _parse(typed: list[str], settled: bool) -> dict[str, str] | None:
         paired = any(len(letters) > 1 for letters in prefixes.values())
         plain = set().union(*prefixes.values()) == {"B"} and is_prefix and style is not _JOINED
         known = all(name.upper() in COMMON_TYPES for name in prefixes)
-        if settled or paired or plain or known:
+        if (settled and style is not _JOINED) or paired or plain or known:
             lower = all(tag == tag.lower() for tag in typed)
             return {
                 tag: f"{match['prefix'].upper()}-{match['type'].upper() if lower else match['type']}"
