@@ -37,15 +37,17 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
             f"{where}: the label {names} of a span is only a number. Export the labels with their names, not their ids."
         )
     valid = type(start) is type(end) is int and is_strings(names)
-    if valid and isinstance(surface, str) and not _is_same(text[max(start, 0) : max(end, 0)], surface):
+    if valid and isinstance(surface, str) and not (end <= len(text) and _is_same(text[max(start, 0) : max(end, 0)], surface)):
         units = text.encode("utf-16-le")  # what browsers count
-        if not _is_same(units[2 * max(start, 0) : 2 * max(end, 0)].decode("utf-16-le", "replace"), surface):
+        inside = units[2 * max(start, 0) : 2 * max(end, 0)].decode("utf-16-le", "replace")
+        if 2 * end <= len(units) and _is_same(inside, surface):
+            start, end = (len(units[: 2 * border].decode("utf-16-le")) for border in (start, end))
+            notes["offsets in UTF-16 units converted"] += 1
+        elif end <= len(text):
             raise InputError(
                 f"{where}: characters {start} to {end} are {text[start:end][:40]!r}, the span says {surface[:40]!r}. "
                 "Correct the offsets."
             )
-        start, end = (len(units[: 2 * border].decode("utf-16-le")) for border in (start, end))
-        notes["offsets in UTF-16 units converted"] += 1
     if not valid or not 0 <= start < end <= len(text):
         raise InputError(
             f"{where}: span {str(given)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "
