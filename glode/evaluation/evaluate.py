@@ -90,7 +90,7 @@ class EvaluateArguments:
         if self.batch_size < 1 or self.worst < 0 or self.seed < 0:
             raise InputError("--batch_size has to be 1 or more, --worst and --seed 0 or more.")
         if not 0 <= self.threshold <= 1:
-            raise InputError(f"--threshold {self.threshold} says nothing of scores: expected a number from 0 to 1.")
+            raise InputError(f"--threshold {self.threshold} says nothing of scores, which go from 0 to 1.")
         if self.output and Path(self.output).exists() and not Path(self.output).is_dir():
             raise InputError(f"--output {self.output} is a file. Name a directory, which evaluation.json and errors.html go to.")
 

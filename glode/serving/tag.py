@@ -105,7 +105,7 @@ class TagArguments:
         if self.batch_size < 1:
             raise InputError(f"--batch_size {self.batch_size}: expected at least 1 window at a time.")
         if not 0 <= self.threshold <= 1:
-            raise InputError(f"--threshold {self.threshold}: expected a number from 0 to 1, the least score of an entity.")
+            raise InputError(f"--threshold {self.threshold}: the least score of an entity is a number between 0 and 1.")
         if self.format in ("brat", "spacy") and (self.output == "-" or Path(self.output).suffix.lower() in OPENERS):
             raise InputError(f"--format {self.format} makes files of its own, which are not packed: give another --output.")
         if self.resume and self.output == "-":

@@ -135,7 +135,7 @@ def test_mistakes(directory, gold, tmp_path):
     for arguments, message in [
         (["--model", "a", "a", "--gold", "x"], "--model names the same model twice"),
         ([*usual, "--batch_size", "0"], "--batch_size has to be 1 or more"),
-        ([*usual, "--threshold", "50"], " says nothing of scores: expected a number"),
+        ([*usual, "--threshold", "50"], " says nothing of scores, which go from"),
         ([*usual, "--output", str(gold)], "is a file. Name a directory, which evaluation.json"),
         ([*usual, "--label_map", "PER"], "--label_map PER: expected OLD=NEW"),
         (["--model", str(directory), "--gold", str(empty), "--scheme", "IOB2"], " has no entity to judge by"),
