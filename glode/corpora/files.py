@@ -34,7 +34,9 @@ def unpacked_suffix(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The content of a plain, .gz, .bz2, .xz or .zst file."""
+    """The content of a plain, .gz, .bz2, .xz or .zst file, or of standard input under its name."""
+    if path == Path("/dev/stdin") and path.is_socket():  # as Node gives it, and no name opens a socket
+        return open(0, "rb", closefd=False)
     return OPENERS.get(path.suffix.lower(), open)(path, "rb")
 
 

@@ -38,18 +38,19 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
             f"{where}: the label {names} of a span is only a number. Export the labels with their names, not their ids."
         )
     valid = type(start) is type(end) is int and is_strings(names)
-    if valid and isinstance(surface, str) and not _is_same(text[max(start, 0) : max(end, 0)], surface):
+    if valid and isinstance(surface, str) and not (end <= len(text) and _is_same(text[max(start, 0) : max(end, 0)], surface)):
         for name in UNITS:
             place = _places(text, name)
             if start in place and end in place and _is_same(text[place[start] : place[end]], surface):
+                start, end = place[start], place[end]
+                notes[f"offsets in {name} converted"] += 1
                 break
         else:
-            raise InputError(
-                f"{where}: characters {start} to {end} are {text[start:end][:40]!r}, the span says {surface[:40]!r}. "
-                "Correct the offsets."
-            )
-        start, end = place[start], place[end]
-        notes[f"offsets in {name} converted"] += 1
+            if end <= len(text):
+                raise InputError(
+                    f"{where}: characters {start} to {end} are {text[start:end][:40]!r}, the span says {surface[:40]!r}. "
+                    "Correct the offsets."
+                )
     if not valid or not 0 <= start < end <= len(text):
         raise InputError(
             f"{where}: span {str(given)[:80]} is no start, end and type inside the text of {len(text)} characters. Offsets count "

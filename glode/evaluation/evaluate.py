@@ -89,8 +89,8 @@ class EvaluateArguments:
             raise InputError("--model names the same model twice. Give others to compare it with.")
         if self.batch_size < 1 or self.worst < 0 or self.seed < 0:
             raise InputError("--batch_size has to be 1 or more, --worst and --seed 0 or more.")
-        if self.threshold != self.threshold:
-            raise InputError("--threshold nan says nothing of scores: expected a number.")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"--threshold {self.threshold} says nothing of scores, which go from 0 to 1.")
         if self.output and Path(self.output).exists() and not Path(self.output).is_dir():
             raise InputError(f"--output {self.output} is a file. Name a directory, which evaluation.json and errors.html go to.")
 
@@ -162,9 +162,9 @@ def shared_types(gold: set[str], models: Mapping[str, set[str]]) -> tuple[set[st
                 f"the gold file has the types {', '.join(sorted(gold)) or 'of nothing'}, {name} has {', '.join(sorted(types))}: "
                 "they share none. Rename them with --label_map."
             )
-        for missing, where in ((gold - types, "the gold file"), (types - gold, name)):
+        for missing, told in ((gold - types, f"that {name} lacks"), (types - gold, f"of {name} that the gold file lacks")):
             if missing:
-                lines.append(f"types of {where} alone: {', '.join(sorted(missing))}")
+                lines.append(f"types {told}: {', '.join(sorted(missing))}")
         shared &= types
     if not shared:
         raise InputError("there is no type that the gold file and all models have. Judge them one by one, or use --label_map.")

@@ -171,7 +171,7 @@ def run(argv: Sequence[str]) -> int:
     """The command: `main`, with its exit code."""
     try:
         main(argv)
-    except ValueError as error:  # what `load` raises
+    except (ValueError, OSError) as error:  # what `load` raises; a port that is taken
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

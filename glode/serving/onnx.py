@@ -74,6 +74,17 @@ def check_difference(worst: float) -> None:
         raise InputError(f"the exported model differs by more than {TOLERANCE}; do not use it. Reinstall the extra onnx.")
 
 
+def check_directory(directory: Path) -> None:
+    """Whether all that an export would write over in a directory is an earlier export.
+
+    Raises:
+        InputError: there is something else.
+    """
+    there = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if there and not (directory / "model.onnx").is_file():
+        raise InputError(f"--output {directory} has files that are no export, and some would be written over. Name a new one.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Export what the arguments name."""
     arguments = parse(ExportArguments, argv, prog="glode export", description=__doc__.split("\n\n")[0])
@@ -99,8 +110,11 @@ def _export(arguments: ExportArguments, has_spans: bool) -> None:
     from glode.serving import onnx_spans, onnx_tokens
 
     directory = arguments.directory
+    check_directory(directory)
     if has_spans:
         export = onnx_spans.SpanExport(arguments.model, directory)
+        if arguments.gold:
+            export.read_gold(arguments.gold)
         worst = export.write()
     elif arguments.int8 or arguments.gold:
         raise InputError(f"--int8 and --gold are for span models, and {arguments.model} is none. Leave them out.")
@@ -111,7 +125,7 @@ def _export(arguments: ExportArguments, has_spans: bool) -> None:
     if arguments.int8:
         export.quantize()
     if arguments.gold:
-        export.compare(arguments.gold, arguments.batch_size)
+        export.compare(arguments.batch_size)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 import modeling_glode
+from glode.corpora.labels import types_of
 from glode.corpora.reading import load_corpus
 from glode.errors import InputError
 from glode.features.reach import gold_entities
@@ -180,19 +181,28 @@ class SpanExport:
         self._write_card()
         print(f"{self.path}: {len(nodes)} weight matrices of the encoder have 8 bits")
 
-    def compare(self, gold: str, batch_size: int) -> None:
-        """Print F1 and words a second beside PyTorch's, and write them to the card.
+    def read_gold(self, path: str) -> None:
+        """Read the labelled file on which `compare` measures.
 
         Raises:
-            InputError: the gold file cannot be read.
+            InputError: it cannot be read, or has none of the model's types.
         """
-        corpus = load_corpus(gold, labelled=True)
+        self.gold, self.gold_name = load_corpus(path, labelled=True), Path(path).name
+        known = list(self.model.config.id2label.values())[1:]
+        if (types := types_of(self.gold)).isdisjoint(known):
+            raise InputError(
+                f"--gold {path} has the types {', '.join(sorted(types)) or 'of nothing'}, and none is one of the model's "
+                f"{', '.join(known)}. Give a file that has."
+            )
+
+    def compare(self, batch_size: int) -> None:
+        """Print F1 and words a second beside PyTorch's, and write them to the card."""
         models = {"PyTorch": self.model, self._title: load_glode(str(self.directory))}
-        found = measure(models, self.tokenizer, corpus, batch_size)
+        found = measure(models, self.tokenizer, self.gold, batch_size)
         lines = [f"| {name} | {row.f1:.2f} | {row.speed:.0f} |" for name, row in found.items()]
         table = "\n".join(["| | F1 | words a second |", "|---|---|---|", *lines])
         threads = torch.get_num_threads()
-        where = f"{len(corpus)} sentences of {Path(gold).name}, on the CPU with {threads} thread{'s' if threads > 1 else ''}"
+        where = f"{len(self.gold)} sentences of {self.gold_name}, on the CPU with {threads} thread{'s' if threads > 1 else ''}"
         text = f"Strict F1 over all gold entities, and speed, on {where}:\n\n{table}"
         print(text)
         self._write_card(text)

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers.utils import cached_file
 
 from glode.errors import InputError
 
@@ -20,7 +22,7 @@ def export(model_directory: str, output: Path) -> float:
         The largest difference of the logits, ONNX Runtime against PyTorch, over a padded batch and single texts, as a share of
         the largest logit where that is over 1.
     Raises:
-        InputError: there is no token classifier in the directory.
+        InputError: there is no token classifier of that name.
     """
     try:
         model = AutoModelForTokenClassification.from_pretrained(model_directory, attn_implementation="eager").eval()
@@ -44,7 +46,7 @@ def export(model_directory: str, output: Path) -> float:
         external_data=False,
     )
     tokenizer.save_pretrained(output)
-    shutil.copy(Path(model_directory) / "config.json", output / "config.json")
+    shutil.copy(cast(str, cached_file(model_directory, "config.json")), output / "config.json")
     session = onnxruntime.InferenceSession(output / "model.onnx", providers=["CPUExecutionProvider"])
     worst = 0.0
     for texts in (TEXTS, *([text] for text in TEXTS)):

@@ -82,7 +82,7 @@ class TagArguments:
     resume: bool = field(default=False, metadata={"help": "Go on after the last whole text of the output."})
     batch_size: int = field(default=32, metadata={"help": "Windows at a time."})
     threshold: float = field(default=0.0, metadata={"help": "Least score of an entity."})
-    nested: bool = field(default=False, metadata={"help": "Also entities within entities (jsonl)."})
+    nested: bool = field(default=False, metadata={"help": "Also entities within entities (not in conll)."})
     device: str | None = field(default=None, metadata={"help": "Such as cuda:1 or cpu. Default: the GPU where there is one."})
     dtype: str = field(
         default="float32", metadata={"help": "Numbers of the model.", "choices": ["float32", "bfloat16", "float16"]}
@@ -104,8 +104,8 @@ class TagArguments:
             raise InputError("--nested: a .conll file has one tag a word. Write a .jsonl file.")
         if self.batch_size < 1:
             raise InputError(f"--batch_size {self.batch_size}: expected at least 1 window at a time.")
-        if self.threshold != self.threshold:
-            raise InputError("--threshold nan: expected a number, the least score of an entity.")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"--threshold {self.threshold}: the least score of an entity is a number between 0 and 1.")
         if self.format in ("brat", "spacy") and (self.output == "-" or Path(self.output).suffix.lower() in OPENERS):
             raise InputError(f"--format {self.format} makes files of its own, which are not packed: give another --output.")
         if self.resume and self.output == "-":

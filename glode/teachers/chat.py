@@ -111,7 +111,7 @@ def parse_answer(text: str) -> list[Name]:
     Raises:
         BrokenAnswer: it is no {"entities": [{"text": ..., "type": ...}]}.
     """
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL).strip()
+    text = text.rpartition("</think>")[2].strip()  # some begin to think in the prompt
     if fenced := re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, flags=re.DOTALL):
         text = fenced[1]
     try:

@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -90,26 +91,28 @@ class Endpoint:
         Raises:
             InputError: the endpoint refuses, or fails again and again. What was answered before is in the cache.
         """
-        pending = []
+        pending: dict[str, list[int]] = {}  # a sentence that stands in a text again is asked about once
         for number, prompt in enumerate(prompts):
             if (text := cache.get(self, prompt)) is None:
-                pending.append(number)
+                pending.setdefault(prompt, []).append(number)
             else:
                 yield number, Answer(text, cached=True)
         executor, stopped = ThreadPoolExecutor(self.requests), Event()
-        futures = {executor.submit(self.ask, prompts[number], check, stopped): number for number in pending}
-        kept: set[int] = set()
+        futures = {executor.submit(self.ask, prompt, check, stopped): prompt for prompt in pending}
+        kept: set[str] = set()
         try:
             for future in as_completed(futures):
-                cache.put(self, prompts[futures[future]], future.result())
-                kept.add(futures[future])
-                yield futures[future], future.result()
+                prompt, answer = futures[future], future.result()
+                cache.put(self, prompt, answer)
+                kept.add(prompt)
+                for place, number in enumerate(pending[prompt]):
+                    yield number, Answer(answer.text, cached=True) if place else answer
         finally:
             stopped.set()
             executor.shutdown(wait=True, cancel_futures=True)
-            for future, number in futures.items():
-                if number not in kept and not future.cancelled() and not future.exception():
-                    cache.put(self, prompts[number], future.result())
+            for future, prompt in futures.items():
+                if prompt not in kept and not future.cancelled() and not future.exception():
+                    cache.put(self, prompt, future.result())
 
     def ask(self, prompt: str, check: Callable[[str], Any], stopped: Event) -> Answer:
         """One answer, see `answers`. The model is asked at temperature 0, after a broken answer at 0.5.
@@ -145,7 +148,7 @@ class Endpoint:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
         body |= {} if temperature is None else {"temperature": temperature}
         headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {key}"} if (key := os.environ.get(KEY)) else {}
+        headers |= {"Authorization": f"Bearer {key}"} if (key := os.environ.get(KEY, "").strip()) else {}
         request = urllib.request.Request(f"{self.address}/chat/completions", json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
@@ -157,6 +160,11 @@ class Endpoint:
             raise self._meaning(error, told) from error
         except urllib.error.URLError as error:
             raise _Again(f"it cannot be reached ({error.reason})") from error
+        except (ValueError, InvalidURL):  # what they say may have the key in it
+            raise InputError(
+                f"--teachers {self.address}: the address, or the key in {KEY}, has characters that no request can have. Copy it "
+                "anew."
+            ) from None
         except (OSError, HTTPException) as error:
             raise _Again(f"the connection broke ({' '.join(str(error).split()) or type(error).__name__})") from error
         return _read_answer(content)
@@ -186,8 +194,9 @@ def _read_answer(content: bytes) -> Answer:
     """
     try:
         response = json.loads(content)
-        text, usage = response["choices"][0]["message"]["content"], response.get("usage") or {}
-        return Answer(text or "", int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        text, usage = response["choices"][0]["message"]["content"] or "", response.get("usage") or {}
+        text = text.encode(errors="replace").decode()  # half a character can be no name, nor be kept
+        return Answer(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _Again(f"no answer of a chat model: {content[:80]!r}") from error
 
@@ -197,19 +206,32 @@ class AnswerCache:
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = sqlite3.connect(path, timeout=60)
-        self.connection.execute("CREATE TABLE IF NOT EXISTS answers (prompt TEXT PRIMARY KEY, text TEXT)")
+        self.path = path
+        with self._usable():
+            self.connection = sqlite3.connect(path, timeout=60)
+            self.connection.execute("CREATE TABLE IF NOT EXISTS answers (prompt TEXT PRIMARY KEY, text TEXT)")
 
     def get(self, endpoint: Endpoint, prompt: str) -> str | None:
-        found = self.connection.execute("SELECT text FROM answers WHERE prompt = ?", (_key(endpoint, prompt),)).fetchone()
+        with self._usable():
+            row = (_key(endpoint, prompt),)
+            found = self.connection.execute("SELECT text FROM answers WHERE prompt = ?", row).fetchone()
         return found[0] if found else None
 
     def put(self, endpoint: Endpoint, prompt: str, answer: Answer) -> None:
         """Keep an answer, unless it is none."""
         if answer.text is not None:
-            with self.connection:
+            with self._usable(), self.connection:
                 row = (_key(endpoint, prompt), answer.text)
                 self.connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.path} cannot keep the answers ({error}). Take it away, or give another directory by --model_cache."
+            ) from error
 
 
 def _key(endpoint: Endpoint, prompt: str) -> str:

@@ -4,9 +4,13 @@ import bz2
 import gzip
 import lzma
 import random
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support import ROOT
 from support.corpora import COLUMNS, TWO, entities_of, message_of, notes_of
 
 from glode.corpora import columns, files, json_files
@@ -109,3 +113,14 @@ def test_documents_that_are_read_whole(tmp_path: Path, monkeypatch):
     (tmp_path / "a.ann").write_text("")
     (tmp_path / "a.txt").write_text("ab\n" * 500)
     assert "a document of more than" in (message := message_of(tmp_path / "a.txt")) and "Break it into several" in message
+
+
+def test_standard_input_that_is_a_socket():
+    """As Node gives it to the commands that it starts."""
+    code = "from pathlib import Path\nfrom glode.corpora.files import read_lines\nprint(*read_lines(Path('/dev/stdin')))"
+    here, there = socket.socketpair()
+    with here, there:
+        here.sendall(b"Oslo\nBern\n")
+        here.shutdown(socket.SHUT_WR)
+        told = subprocess.run([sys.executable, "-c", code], stdin=there, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "(1, 'Oslo', 0) (2, 'Bern', 0)\n"

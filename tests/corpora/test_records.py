@@ -101,9 +101,14 @@ def test_borders_of_entities_are_borders_of_words(tmp_path: Path):
 
 def test_offsets_in_the_units_of_browsers(tmp_path: Path):
     path = tmp_path / "corpus.jsonl"
-    path.write_text(json.dumps({"text": "😀 Oslo 😀", "label": [{"start": 3, "end": 7, "text": "Oslo", "labels": ["LOC"]}]}))
-    assert entities_of(path) == [(["😀", "Oslo", "😀"], [(1, 1, "LOC")])]
-    assert notes_of(path) == {"offsets in UTF-16 units converted": 1}
+    spans = {"😀 Oslo 😀": (3, 7, "Oslo"), "bei Bar 😀": (4, 10, "Bar 😀")}  # the end of the second is beyond its text
+    records = [
+        {"text": text, "label": [{"start": start, "end": end, "text": name, "labels": ["X"]}]}
+        for text, (start, end, name) in spans.items()
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    assert entities_of(path) == [(["😀", "Oslo", "😀"], [(1, 1, "X")]), (["bei", "Bar", "😀"], [(1, 2, "X")])]
+    assert notes_of(path) == {"offsets in UTF-16 units converted": 2}
 
 
 def test_the_first_annotation_of_a_task_counts(tmp_path: Path):

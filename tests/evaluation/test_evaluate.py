@@ -105,11 +105,13 @@ def test_types_of_one_side_are_said_and_mapped():
     found, types = {"m": [[(0, 2, "person"), (4, 1, "DATE")], [(1, 1, "LOC")], []]}, {"m": ["person", "LOC", "DATE"]}
     report, _ = evaluate(GOLD, found, types)
     assert report["notes"] == [
-        "types of the gold file alone: PER",
-        "types of m alone: DATE, person",
+        "types that m lacks: PER",
+        "types of m that the gold file lacks: DATE, person",
         "scores are on LOC",
     ]
     assert report["types"] == ["LOC"] and report["entities"] == 2
+    both, _ = evaluate(GOLD, found | {"n": PAIRS}, types | {"n": ["PER", "LOC"]})
+    assert both["notes"] == report["notes"]  # of what n has and m lacks nothing else is said
     report, _ = evaluate(GOLD, found, types, mapping={"person": "PER", "DATE": "O"})
     assert not report["notes"] and report["models"]["m"]["strict"]["f1"] == pytest.approx(80)
 
@@ -133,7 +135,7 @@ def test_mistakes(directory, gold, tmp_path):
     for arguments, message in [
         (["--model", "a", "a", "--gold", "x"], "--model names the same model twice"),
         ([*usual, "--batch_size", "0"], "--batch_size has to be 1 or more"),
-        ([*usual, "--threshold", "nan"], "--threshold nan says nothing of scores"),
+        ([*usual, "--threshold", "50"], " says nothing of scores, which go from"),
         ([*usual, "--output", str(gold)], "is a file. Name a directory, which evaluation.json"),
         ([*usual, "--label_map", "PER"], "--label_map PER: expected OLD=NEW"),
         (["--model", str(directory), "--gold", str(empty), "--scheme", "IOB2"], " has no entity to judge by"),

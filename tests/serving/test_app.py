@@ -108,6 +108,14 @@ def test_a_wrong_model_ends_in_one_message(tmp_path, monkeypatch, capsys):
     assert "Give a directory or a repository with --model" in error
 
 
+def test_a_port_that_is_taken_ends_in_one_message(monkeypatch, capsys):
+    def launch(argv):
+        raise OSError("Cannot find empty port in range: 7860-7860")
+
+    monkeypatch.setattr(app, "main", launch)
+    assert app.run([]) == 2 and capsys.readouterr().err == "error: Cannot find empty port in range: 7860-7860\n"
+
+
 @pytest.mark.parametrize("module", [app, handler])
 def test_what_travels_to_the_hub_needs_modeling_glode_alone(module):
     nodes = ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8")))

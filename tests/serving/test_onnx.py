@@ -177,6 +177,28 @@ def test_mistakes_of_the_arguments(directory, monkeypatch, options, message):
         export_file.main(["--model", str(directory), *options])
 
 
+def test_nothing_is_written_over_but_an_export(directory, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "onnx").mkdir()
+    for output in (tmp_path, tmp_path / "README.md"):
+        with pytest.raises(InputError, match="has files that are no export, and some would be written over"):
+            export_file.main(["--model", str(directory), "--output", str(output)])
+    assert (tmp_path / "README.md").read_text() == "mine"
+    for name in ("new", "onnx"):
+        export_file.check_directory(tmp_path / name)
+    (tmp_path / "model.onnx").touch()
+    export_file.check_directory(tmp_path)
+
+
+def test_a_gold_file_is_read_before_anything_is_exported(directory, tmp_path):
+    (tmp_path / "gold.conll").write_text("Anna B-NAME\nlives O\nin O\nRome B-TOWN\n")
+    argv = ["--model", str(directory), "--output", str(tmp_path / "onnx"), "--gold", str(tmp_path / "gold.conll")]
+    with pytest.raises(InputError, match="has the types NAME, TOWN") as error:
+        export_file.main(argv)
+    assert ", and none is one of the model's " in str(error.value)
+    assert not (tmp_path / "onnx").exists()
+
+
 def test_what_cannot_be_exported(exported, directory, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"is an export already. Give the model that it was made of"):
         export_file.main(["--model", str(exported), "--output", str(tmp_path)])

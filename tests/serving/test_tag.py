@@ -237,7 +237,9 @@ def test_mistakes_end_in_one_line(directory, source, tmp_path):
     assert "--resume needs a file: give --output" in message("--model", directory, "--resume")
     assert "--encoding needs a file: give --input" in message("--model", directory, "--encoding", "latin-1")
     assert " would not be packed. Name it" in message("--model", directory, "--input", source, "--output", "out.zip")
-    assert "--threshold nan: expected a number" in message(*usual, "--threshold", "nan")
+    for number in ("nan", "50.0"):
+        error = message(*usual, "--threshold", number)
+        assert f"--threshold {number}: the least score of an entity is a number between" in error
     assert f"--input {tmp_path} is no file" in message("--model", directory, "--input", tmp_path)
     assert f": there is no directory {missing}. Make it" in message(*usual[:4], "--output", missing / "out.jsonl")
     assert "is a directory without a model: config.json is not in it" in message("--model", tmp_path, "--input", source)

@@ -57,6 +57,13 @@ def test_sentences_become_spans(server, tmp_path):
     assert again.facts()["from_cache"] == 3 and again.facts()["tokens_read"] == 0 and "price" not in again.facts()
 
 
+def test_a_sentence_that_stands_in_a_text_again_is_asked_about_once(server, tmp_path):
+    teacher = teacher_of(server, tmp_path, price=(1.0, 1.0), requests=3)
+    first, rain, again = teacher([SENTENCES[0], SENTENCES[1], SENTENCES[0]], "de")
+    assert first == again != rain and len(server.requests) == 2
+    assert teacher.facts()["asked"] == 2 and teacher.facts()["from_cache"] == 1
+
+
 def test_what_a_second_text_will_cost(server, tmp_path, monkeypatch):
     """What the first one has cost does not grow with the second."""
     shown = []
@@ -103,6 +110,7 @@ def test_examples_show_all_types_and_a_sentence_without_names():
         says(("Otto", "PER")),
         f"<think>A name is {{...}}</think>\n```json\n{says(('Otto', 'PER'))}\n```",
         f"```\n{says(('Otto', 'PER'))}```",
+        f"It began in the prompt.</think>{says(('Otto', 'PER'))}",
     ],
 )
 def test_an_answer_is_read(text: str):
@@ -159,6 +167,7 @@ FAULTS = {
     "html": (200, "<html>", {}),
     "no text": (200, '{"choices": []}', {}),
     "cut": (200, "x", {"Content-Length": "99"}),
+    "parts": (200, '{"choices": [{"message": {"content": [{"type": "text", "text": "Otto"}]}}]}', {}),
     "no json": "I would say Otto.",
 }
 
@@ -169,6 +178,35 @@ def test_what_passes_is_asked_again(server, tmp_path, fault: str):
     teacher = teacher_of(server, tmp_path)
     assert len(teacher(SENTENCES[:1], "de")[0]) == 2 and len(server.requests) == 3
     assert [request["temperature"] for request in server.requests] == ([0, 0.5, 0.5] if fault == "no json" else [0, 0, 0])
+
+
+def test_half_a_character_in_an_answer_is_kept_as_another(server, tmp_path):
+    server.faults = [says(("Otto", "PER"), ("Kiel\ud83d", "LOC"))]
+    for _ in range(2):
+        assert [span[:3] for span in teacher_of(server, tmp_path)(SENTENCES[:1], "de")[0]] == [(0, 1, "PER")]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("key", "path"), [("sec\nret", ""), ("secr\u2026", ""), ("secret", "/\xe9"), ("secret", "/a b")])
+def test_what_no_request_can_have(server, monkeypatch, key: str, path: str):
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(InputError, match="has characters that no request can have") as raised:
+        Endpoint(server.address + path, "tiny").ask("", parse_answer, Endless())
+    assert key not in str(raised.value) and not server.requests
+
+
+def test_white_space_around_a_key_is_none_of_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(KEY, " secret\r\n")
+    assert teacher_of(server, tmp_path)(SENTENCES[:1], "de")
+    assert server.requests[0]["headers"]["Authorization"] == "Bearer secret"
+
+
+def test_a_cache_that_is_none(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "answers.sqlite").write_text("no database, but a text that is long enough " * 9)
+    with pytest.raises(InputError, match="Take it away, or give another directory by --model_cache"):
+        teacher_of(server, tmp_path)(SENTENCES, "de")
+    assert not server.requests
 
 
 def test_an_endpoint_says_how_long_to_wait(server):
