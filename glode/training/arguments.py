@@ -282,8 +282,8 @@ class GlodeTrainingArguments(TrainingArguments):
         compared = replace(self.denoising_settings, **denoiser_class(self.denoising).own_settings)
         if self.train_projection and not compared.sides:
             raise InputError(
-                f"--train_projection trains the vectors that the sides of denoising compare, and --denoising {self.denoising} has "
-                "none. Leave one of them out."
+                "--train_projection trains the vectors that the sides of denoising compare, and "
+                f"--denoising {self.denoising} has none. Leave one of them out."
             )
         if self.one_cycle and self.lr_scheduler_type != "linear":
             raise InputError(

@@ -36,8 +36,8 @@ def calibrate_on_each_other(teachers: Sequence[PseudoLabels], windows: Dataset) 
 def fit_scaling(soft: Tensor, wanted: Tensor) -> Scaling:
     """The scaling of labels `soft` with the least cross-entropy to `wanted`, both [spans, types]. The loss is convex.
 
-    The temperature is `HIGHEST` at most: labels that the others contradict become unsure, and are not turned round. Where there is
-    nothing to fit they stay as they are.
+    The temperature is `HIGHEST` at most: labels that the others contradict become unsure, and are not turned round. Where there
+    is nothing to fit they stay as they are.
     """
     if not len(soft):
         return Scaling()
