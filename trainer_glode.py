@@ -41,8 +41,7 @@ from modeling_glode import GlodeModel
 
 SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # not read by the model
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
-    *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
-    *("first_token", "last_token", "word_shapes"),
+    *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens", "first_token", "last_token", "word_shapes"),
 )
 
 
@@ -118,8 +117,6 @@ class GlodeTrainer(Trainer):
         if source is not None:
             self._prepare_streams(source, target, source_languages, max(len(languages or ()), 1))
             self.add_callback(SamplerCallback(self.sampler))
-        if self.denoiser is not None:
-            self.add_callback(self.denoising_callback)
         for callback in (PatienceCallback(), SearchCallback(), self.interrupt):
             self.add_callback(callback)
 
@@ -153,6 +150,7 @@ class GlodeTrainer(Trainer):
         )
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
         self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
+        self.add_callback(self.denoising_callback)
 
     def _prepare_streams(self, source: Dataset, target: Dataset | None, languages: Tensor | None, targets: int) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it. `languages` are those of the
@@ -245,8 +243,8 @@ class GlodeTrainer(Trainer):
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        settings, epochs = self.args.denoising_settings, self.epochs
-        return settings.beta(int(self.state.epoch), epochs, self.state.global_step / max(self.state.max_steps, 1))
+        done = self.state.global_step / max(self.state.max_steps, 1)
+        return self.args.denoising_settings.beta(int(self.state.epoch), self.epochs, done)
 
     @property
     def epochs(self) -> int:
@@ -341,11 +339,9 @@ class GlodeTrainer(Trainer):
                 save_denoising(Path(output_dir, DENOISING_STATE), state, self.pseudo_label_history)
 
     def _init_training_state(self, max_steps: int, updates: int, epochs: int, *more: Any) -> tuple[int, int]:
-        """The epoch with which a training begins, and the batch in it. What has ended begins no more: from a checkpoint of an end
-        in the midst of an epoch, or out of patience, the Trainer would take further steps."""
-        begin = super()._init_training_state(max_steps, updates, epochs, *more)
-        ended = self.state.global_step >= max_steps or out_of_patience(self.args, self.state)
-        return (epochs, 0) if ended else begin
+        """The epoch and the batch that come first: none after an end in the midst of an epoch, or out of patience."""
+        first = super()._init_training_state(max_steps, updates, epochs, *more)
+        return (epochs, 0) if self.state.global_step >= max_steps or out_of_patience(self.args, self.state) else first
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
