@@ -29,7 +29,7 @@ from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import empty_pseudo_labels, write_soft_labels
 from glode.training.batches import make_collator, mean_masked
 from glode.training.calibration import fit_temperature, gold_logits
-from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback
+from glode.training.callbacks import DenoisingCallback, InterruptCallback, PatienceCallback, SamplerCallback, out_of_patience
 from glode.training.denoising_state import DENOISING_STATE, load_denoising, save_denoising
 from glode.training.losses import LossMeans, contrastive, finite, nll, reduce_spans, row_weights, soft_cross_entropy
 from glode.training.optimizer import give_head_its_rate, one_cycle
@@ -41,8 +41,7 @@ from modeling_glode import GlodeModel
 
 SPAN_COLUMNS = ("labels", "is_target", "window", "key", "own_start", "span_mask", "target_spans")  # not read by the model
 PREDICTION_COLUMNS = (  # of a batch, from which the model predicts
-    *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens"),
-    *("first_token", "last_token", "word_shapes"),
+    *("input_ids", "attention_mask", "position_ids", "token_places", "read_tokens", "first_token", "last_token", "word_shapes"),
 )
 
 
@@ -118,8 +117,6 @@ class GlodeTrainer(Trainer):
         if source is not None:
             self._prepare_streams(source, target, source_languages, max(len(languages or ()), 1))
             self.add_callback(SamplerCallback(self.sampler))
-        if self.denoiser is not None:
-            self.add_callback(self.denoising_callback)
         for callback in (PatienceCallback(), SearchCallback(), self.interrupt):
             self.add_callback(callback)
 
@@ -153,6 +150,7 @@ class GlodeTrainer(Trainer):
         )
         self.report = PseudoLabelReport(self.denoiser, target, self.model.config, languages, references)
         self.denoising_callback = DenoisingCallback(self.denoiser, self.report.summary, self.log, self.refine_labels)
+        self.add_callback(self.denoising_callback)
 
     def _prepare_streams(self, source: Dataset, target: Dataset | None, languages: Tensor | None, targets: int) -> None:
         """The sampler, and what the corpora have on the mean: a batch's losses are divided by it. `languages` are those of the
@@ -180,7 +178,8 @@ class GlodeTrainer(Trainer):
         return self._get_dataloader(self.train_dataset, "Training", batch_size, self._get_train_sampler, is_training=True)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        return give_head_its_rate(super().create_optimizer(model), self.model.encoder, self.args.head_learning_rate)
+        rate = self.args.head_learning_rate if self.optimizer is None else None  # one that is there has its rates
+        return give_head_its_rate(super().create_optimizer(model), self.model.encoder, rate)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.one_cycle:
@@ -244,9 +243,8 @@ class GlodeTrainer(Trainer):
 
     def beta(self) -> float | None:
         """The weight of the old label at this step (eq. 11), None before refinement starts. A pure function of the step."""
-        settings, epochs = self.args.denoising_settings, self.epochs
-        epoch = epochs - 1 if self.state.epoch is None else int(self.state.epoch)
-        return settings.beta(epoch, epochs, self.state.global_step / max(self.state.max_steps, 1))
+        done = self.state.global_step / max(self.state.max_steps, 1)
+        return self.args.denoising_settings.beta(int(self.state.epoch), self.epochs, done)
 
     @property
     def epochs(self) -> int:
@@ -314,7 +312,7 @@ class GlodeTrainer(Trainer):
     def _logits_of(self, windows: Dataset) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Batches of windows, where the model lies, and the logits of each: [batch, words, length, types]."""
         self.model.eval()
-        batches = self.get_eval_dataloader(TwoStreams(windows, None))
+        batches = self.get_test_dataloader(TwoStreams(windows, None))  # that of evaluation may be kept, with other windows
         for batch in logging.tqdm(batches, desc="Reading windows", disable=self.args.disable_tqdm):
             inputs, outputs = self._read(self.model, batch)
             yield inputs, outputs.logits
@@ -339,6 +337,11 @@ class GlodeTrainer(Trainer):
             state = self.denoiser.state_dict()  # gathers: every process takes part
             if self.args.should_save:
                 save_denoising(Path(output_dir, DENOISING_STATE), state, self.pseudo_label_history)
+
+    def _init_training_state(self, max_steps: int, updates: int, epochs: int, *more: Any) -> tuple[int, int]:
+        """The epoch and the batch that come first: none after an end in the midst of an epoch, or out of patience."""
+        first = super()._init_training_state(max_steps, updates, epochs, *more)
+        return (epochs, 0) if self.state.global_step >= max_steps or out_of_patience(self.args, self.state) else first
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

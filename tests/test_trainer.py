@@ -11,7 +11,7 @@ from datasets import Dataset
 from optuna.samplers import GridSampler
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig, TrainerCallback, set_seed
 
 from glode.corpora.labels import label_names
 from glode.denoising.pseudo_labels import PseudoLabels, harden_outside
@@ -24,6 +24,7 @@ from glode.features.windows import build_features
 from glode.metrics import entity_scores
 from glode.training.adapters import adapt
 from glode.training.arguments import GlodeTrainingArguments
+from glode.training.callbacks import InterruptCallback
 from glode.training.denoising_state import load_denoising
 from modeling_glode import GlodeConfig, GlodeModel
 from trainer_glode import DENOISING_STATE, GlodeTrainer
@@ -369,17 +370,80 @@ def test_resuming_gives_the_run_that_was_never_stopped(
 
 
 def test_workers_change_nothing(backbone, tokenizer, corpus, windows, unlabeled, tmp_path):
-    """Batches that other processes have made, in training and in evaluation, are the same."""
+    """Batches that other processes have made, in training and in evaluation, are the same; so are those of other windows than
+    the development set's, for which the workers stay."""
     found = []
     for number in (0, 2):
         options = {"num_train_epochs": 2, "dataloader_num_workers": number, "eval_strategy": "epoch", "refine_start": 0.0}
-        streams = {"source": windows, "target": unlabeled, "dev": windows, "dev_references": gold_entities(corpus)}
+        options |= {"dataloader_persistent_workers": number > 0}
+        streams = {"source": windows, "target": unlabeled, "dev": windows.select(range(6))}
+        streams |= {"dev_references": gold_entities(corpus)[:6]}
         given = arguments(tmp_path / str(number), **options)
         trainer = GlodeTrainer(fresh_model(backbone), given, tokenizer, pseudo_labels=soft_labels(unlabeled, corpus), **streams)
         trainer.train()
         found.append(trainer.model.state_dict() | trainer.denoiser.state_dict())
+        found[-1]["assigned"] = trainer.assign_pseudo_labels(unlabeled).probabilities
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (5, {"max_steps": 5, "one_cycle": True}),
+        (6, {"num_train_epochs": 1.5}),
+        (8, {"learning_rate": 1e-12, "early_stopping_patience": 1}),
+    ],
+)
+def test_a_training_that_has_ended_takes_no_further_step(
+    backbone, tokenizer, corpus, windows, unlabeled, tmp_path, steps: int, options: dict
+):
+    """In the midst of an epoch of four steps, or out of patience: what is resumed from the last checkpoint is at its end. The
+    history has what the labels are then."""
+    ends = []
+    for resume in (None, str(tmp_path / f"checkpoint-{steps}")):
+        trainer = GlodeTrainer(
+            fresh_model(backbone),
+            arguments(tmp_path, save_strategy="epoch", eval_strategy="epoch", refine_start=0.0, **options),
+            tokenizer,
+            source=windows,
+            target=unlabeled,
+            dev=windows.select(range(6)),
+            dev_references=gold_entities(corpus)[:6],
+            pseudo_labels=soft_labels(unlabeled, corpus),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        ends.append(trainer)
+    assert [trainer.state.global_step for trainer in ends] == [steps, steps]
+    states = [trainer.model.state_dict() | trainer.denoiser.state_dict() for trainer in ends]
+    assert [name for name, tensor in states[0].items() if not torch.equal(tensor, states[1][name])] == []
+    assert ends[0].pseudo_label_history == ends[1].pseudo_label_history
+    last = ends[0].pseudo_label_history[-1]
+    assert last == {"epoch": 2} | ends[0].report.summary()
+
+
+def test_a_training_that_was_interrupted_goes_on_in_the_same_process(backbone, tokenizer, windows, tmp_path):
+    """Its optimizer, which has groups of its own for the head, takes up the checkpoint's state."""
+    trainer = GlodeTrainer(
+        fresh_model(backbone), arguments(tmp_path, num_train_epochs=1, head_learning_rate=5e-3), tokenizer, source=windows
+    )
+    trainer.add_callback(InterruptedOnce(trainer.interrupt))
+    trainer.train()
+    assert trainer.interrupt.interrupted and trainer.state.global_step == 2
+    groups = len(trainer.optimizer.param_groups)
+    trainer.train(resume_from_checkpoint=True)
+    assert not trainer.interrupt.interrupted and trainer.state.global_step == 4
+    assert len(trainer.optimizer.param_groups) == groups
+
+
+class InterruptedOnce(TrainerCallback):
+    """Stands for Ctrl-C in the second step of the first training."""
+
+    def __init__(self, interrupt: InterruptCallback):
+        self.interrupt = interrupt
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.interrupt.interrupted = self.interrupt.interrupted or (state.global_step == 1)
 
 
 def test_a_checkpoint_without_the_history_is_refused(tmp_path):

@@ -44,12 +44,12 @@ def recipe_name(path: str | None) -> str | None:
 
 
 def value_of(argv: Sequence[str], option: str) -> str | None:
-    """The value of an option, which the parser also takes with dashes for underscores (--source-train)."""
-    for position, part in enumerate(argv):
+    """The value of an option, which the parser also takes with dashes for underscores (--source-train); if it is there more than
+    once the last counts, as it does for the parser."""
+    for position, part in reversed(list(enumerate(argv))):
         name, equals, value = part.partition("=")
-        if name.replace("-", "_") != option.replace("-", "_"):
-            continue
-        return value if equals else next(iter(argv[position + 1 :]), None)
+        if name.replace("-", "_") == option.replace("-", "_"):
+            return value if equals else next(iter(argv[position + 1 :]), None)
     return None
 
 

@@ -71,6 +71,8 @@ class StageModels:
         set_seed(self._seed(stage, number))
         model = fresh_model(self.run.path, self.run.config, self.run.model_arguments)
         if needs_warmup(model, self.run.training, stage):
+            if number > 1 and self.fitted_head is None:
+                self.fresh_model(stage)  # the first teacher is there already, and all have the head that it began with
             self._fit_head(model)
         return model
 

@@ -118,8 +118,8 @@ def parse_arguments(
     known |= {alias.removeprefix("--"): parser._option_string_actions[alias].nargs for alias in _aliases()}
     from_file = config_arguments(path, known) if path else []
     beneath: list[str] = []
-    if path and recipe_name(path) is None and not value_of([*argv, *from_file], "--learning_rate"):
-        recipe, why = fitting_recipe([*argv, *from_file])
+    if path and recipe_name(path) is None and not value_of([*from_file, *argv], "--learning_rate"):
+        recipe, why = fitting_recipe([*from_file, *argv])
         if recipe and why:
             beneath, reason = config_arguments(recipe_path(recipe), known), f"{path}; {why}"
     given = [*beneath, *from_file, *argv]

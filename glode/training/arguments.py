@@ -1,12 +1,12 @@
 """The arguments of training."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_xla_available
 
-from glode.denoising.baselines import BASELINES
+from glode.denoising.baselines import BASELINES, denoiser_class
 from glode.denoising.settings import DenoisingSettings
 from glode.errors import InputError
 
@@ -278,6 +278,12 @@ class GlodeTrainingArguments(TrainingArguments):
             raise InputError(
                 "--train_projection trains the vectors of --refine step; --refine epoch compares the model's own states. "
                 "Leave one of them out."
+            )
+        compared = replace(self.denoising_settings, **denoiser_class(self.denoising).own_settings)
+        if self.train_projection and not compared.sides:
+            raise InputError(
+                "--train_projection trains the vectors that the sides of denoising compare, and "
+                f"--denoising {self.denoising} has none. Leave one of them out."
             )
         if self.one_cycle and self.lr_scheduler_type != "linear":
             raise InputError(

@@ -1,5 +1,6 @@
 """What happens between epochs, and on Ctrl-C."""
 
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class DenoisingCallback(TrainerCallback):
         self._refresh(epoch, self.refine(epoch))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self._refresh(round(state.epoch), {})
+        self._refresh(math.ceil(state.epoch), {})  # the last epoch may be cut
 
     def _refresh(self, epoch: int, refined: dict[str, float]) -> None:
         self.denoiser.begin_epoch(epoch)
@@ -70,15 +71,20 @@ def _flat(summary: dict, prefix: str) -> dict[str, float]:
     return spans | {prefix + name: value for name, value in summary.items() if name not in ("spans", "languages")}
 
 
+def out_of_patience(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether `early_stopping_patience`, if that is given, evaluations in a row have brought no better score. They are counted in
+    the log, which a checkpoint carries: a resumed run counts on."""
+    patience = vars(args)["early_stopping_patience"]  # GlodeTrainingArguments have it
+    metric = f"eval_{(args.metric_for_best_model or 'f1').removeprefix('eval_')}"
+    scores = [entry[metric] for entry in state.log_history if metric in entry]
+    return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
 class PatienceCallback(TrainerCallback):
-    """Ends a training after `early_stopping_patience` evaluations in a row without a better score, if that is given. It counts
-    in the log, which a checkpoint carries: a resumed run counts on."""
+    """Ends a training that is out of patience."""
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        patience = vars(args)["early_stopping_patience"]  # GlodeTrainingArguments have it
-        metric = f"eval_{(args.metric_for_best_model or 'f1').removeprefix('eval_')}"
-        scores = [entry[metric] for entry in state.log_history if metric in entry]
-        if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
+        if out_of_patience(args, state):
             control.should_training_stop = True
 
 
@@ -91,6 +97,7 @@ class InterruptCallback(TrainerCallback):
         self._before: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.interrupted = False  # a training that was stopped may go on in the same process
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._remember)
 

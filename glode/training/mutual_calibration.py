@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from glode.denoising.pseudo_labels import PseudoLabels
 from glode.features.columns import grids
-from glode.training.calibration import Scaling
+from glode.training.calibration import HIGHEST, Scaling
 
 CERTAIN = 0.9999  # where all teachers say O with this probability, nothing is left to fit
 ROWS = 2**14  # of the labels, that are read at a time
@@ -34,7 +34,13 @@ def calibrate_on_each_other(teachers: Sequence[PseudoLabels], windows: Dataset) 
 
 
 def fit_scaling(soft: Tensor, wanted: Tensor) -> Scaling:
-    """The scaling of labels `soft` with the least cross-entropy to `wanted`, both [spans, types]. The loss is convex."""
+    """The scaling of labels `soft` with the least cross-entropy to `wanted`, both [spans, types]. The loss is convex.
+
+    The temperature is `HIGHEST` at most: labels that the others contradict become unsure, and are not turned round. Where there
+    is nothing to fit they stay as they are.
+    """
+    if not len(soft):
+        return Scaling()
     logits, outside = soft.double().clamp(min=1e-9).log(), F.one_hot(torch.tensor(0), soft.shape[-1]).to(soft.device)
     scale = torch.tensor([1.0, 0.0], dtype=torch.double, device=soft.device, requires_grad=True)  # 1 / temperature, outside
     optimizer = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
@@ -47,7 +53,7 @@ def fit_scaling(soft: Tensor, wanted: Tensor) -> Scaling:
 
     optimizer.step(loss)
     inverse, bias = scale.tolist()
-    return Scaling(1 / inverse, bias)
+    return Scaling(1 / max(inverse, 1 / HIGHEST), bias)
 
 
 def mean_of(teachers: Sequence[PseudoLabels], scalings: Sequence[Scaling]) -> PseudoLabels:

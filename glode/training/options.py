@@ -13,6 +13,7 @@ _FIXED = {
     "data_seed": (None, "the order of the sentences follows from --seed alone"),
     "dataloader_drop_last": (False, "it would drop sentences of the development and test sets as well"),
     "batch_eval_metrics": (False, "entities are scored over the whole corpus, since windows of one sentence are joined first"),
+    "eval_do_concat_batches": (True, "entities are scored over the whole corpus, not batch by batch"),
     "remove_unused_columns": (False, "the collator needs every column"),
     "auto_find_batch_size": (False, "it changes one stream's batch and not the other's. Lower --per_device_train_batch_size"),
     "prediction_loss_only": (False, "without predictions there are no scores"),
@@ -29,8 +30,7 @@ def check_trainer_options(training: TrainingArguments) -> None:
         InputError: an option that does nothing or harm, a metric or a tracker that is not there, a seed out of range, or
             patience that nothing counts.
     """
-    metric = (training.metric_for_best_model or "f1").removeprefix("eval_")
-    if training.load_best_model_at_end and metric not in METRICS:
+    if (training.metric_for_best_model or "f1").removeprefix("eval_") not in METRICS:
         raise InputError(f"--metric_for_best_model {training.metric_for_best_model}: there are only {', '.join(METRICS)}.")
     for name, (kept, why) in _FIXED.items():
         value = getattr(training, name, None)

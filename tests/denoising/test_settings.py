@@ -84,6 +84,8 @@ def test_a_weight_of_nothing_keeps_nothing():
         ({"agreement": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"self_direction": True}, "--agreement and --self_direction judge all labels at once: they need --refine epoch"),
         ({"refine": "epoch", "train_projection": True}, "--train_projection trains the vectors of --refine step"),
+        ({"denoising": "none", "train_projection": True}, "trains the vectors that the sides of denoising compare, and "),
+        ({"denoising": "confidence", "train_projection": True}, "sides of denoising compare, and --denoising confidence has"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options: dict, message: str, tmp_path):

@@ -126,6 +126,16 @@ def test_settings_fit_the_encoder_and_say_why(tmp_path: Path):
     assert run.config is None  # the run will end on it
 
 
+def test_of_an_option_that_is_there_twice_the_last_counts(tmp_path: Path):
+    """As in a script that hands its own arguments on: also for what chooses the recipe."""
+    *_, training, run = parse_arguments(["--target_lang", "de", "--config", "small", "--config", "paper"])
+    assert (Path(run.config).stem, training.learning_rate) == ("paper", 1e-5)
+    XLMRobertaConfig(hidden_size=1024).save_pretrained(tmp_path)
+    data = ["--target_lang", "de", "--source_train", "a.conll", "--target_unlabeled", "b.txt"]
+    *_, run = parse_arguments([*data, "--model_name_or_path", "e5-small", "--model_name_or_path", str(tmp_path)])
+    assert Path(run.config).stem == "paper"
+
+
 def test_a_file_of_data_alone_stands_over_the_fitting_recipe(tmp_path: Path):
     own = tmp_path / "own.yaml"
     own.write_text("target_lang: de\nsource_train: a.conll\ntarget_unlabeled: b.txt\nnum_neighbors: 7\n")

@@ -4,6 +4,7 @@ of the one before, confidence is calibrated on source dev, labels of others are 
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,12 @@ from support.command import Command
 
 import run_crossner
 from glode.denoising.pseudo_labels import PseudoLabels
+from glode.features.windows import build_features
+from glode.run.arguments import ModelArguments
+from glode.run.backbone import glode_config
 from glode.run.given_labels import read_calibration
+from glode.run.models import StageModels
+from glode.training.arguments import GlodeTrainingArguments
 from glode.training.assignment import write_soft_labels
 from glode.training.calibration import HIGHEST, LOWEST, Scaling, fit_temperature, gold_logits
 from glode.training.mutual_calibration import fit_scaling
@@ -162,6 +168,40 @@ def test_a_scaling_says_best_what_others_say():
         loss(found) < loss(Scaling(found.temperature * t, found.outside + b))
         for t, b in ((1.02, 0), (0.98, 0), (1, 0.02), (1, -0.02))
     )
+
+
+def test_labels_that_others_contradict_become_unsure_and_are_not_turned_round():
+    soft = torch.tensor([[0.1, 0.9], [0.9, 0.1], [0.2, 0.8]])
+    found = fit_scaling(soft, soft.flip(1))
+    assert found.temperature == HIGHEST
+    assert found.of(soft)[:, 1].argsort().tolist() == soft[:, 1].argsort().tolist()
+
+
+def test_where_all_teachers_are_certain_labels_stay():
+    """No span is left to fit."""
+    assert fit_scaling(torch.empty(0, 3), torch.empty(0, 3)) == Scaling()
+
+
+def test_all_teachers_begin_with_the_head_of_the_first(backbone, tokenizer, corpus, tmp_path):
+    """A language model's head that the encoder came without; also where a run is resumed whose first teacher is there."""
+    model = ModelArguments(model_name_or_path=str(backbone), max_tokens=64)
+    windows = build_features(corpus, tokenizer, 64, 2)
+    run = SimpleNamespace(
+        path=str(backbone),
+        config=glode_config(model, str(backbone), tokenizer, ["O", "PER"], 2),
+        model_arguments=model,
+        training=GlodeTrainingArguments(str(tmp_path), mlm_head_warmup_steps=2, per_device_train_batch_size=2),
+        tokenizer=tokenizer,
+        source=windows,
+        target=windows,
+        say=lambda *_: None,
+    )
+    whole, resumed = StageModels(run), StageModels(run)
+    first, second, alone = whole.fresh_model("source"), whole.fresh_model("source", 2), resumed.fresh_model("source", 2)
+    heads = [model.mlm_head.state_dict() for model in (first, second, alone)]
+    assert all(torch.equal(weights, head[name]) for name, weights in heads[0].items() for head in heads[1:])
+    classifiers = [model.classifier.linear.weight for model in (first, second, alone)]
+    assert torch.equal(classifiers[1], classifiers[2]) and not torch.equal(classifiers[0], classifiers[1])
 
 
 def test_without_labelled_windows_there_is_no_temperature():

@@ -17,6 +17,7 @@ LINE = ["--target_lang", "de", "--source_train", "missing.conll", "--target_unla
         ("data_seed", "5", "follows from --seed alone"),
         ("dataloader_drop_last", "true", "sentences of the development and test sets"),
         ("batch_eval_metrics", "true", "scored over the whole corpus"),
+        ("eval_do_concat_batches", "false", "over the whole corpus, not batch by batch"),
         ("remove_unused_columns", "true", "the collator needs every column"),
         ("auto_find_batch_size", "true", "Lower --per_device_train_batch_size"),
         ("prediction_loss_only", "true", "without predictions there are no scores"),
@@ -44,6 +45,8 @@ def test_a_metric_that_is_not_there():
         with pytest.raises(InputError, match=f"--metric_for_best_model {metric}: ") as error:
             parse_arguments([*LINE, "--metric_for_best_model", metric])
         assert ": there are only " in str(error.value)
+    with pytest.raises(InputError, match="--metric_for_best_model loss: "):  # it is looked up at each evaluation
+        parse_arguments([*LINE, "--metric_for_best_model", "loss", "--load_best_model_at_end", "false"])
     for metric in ("recall", "eval_precision"):
         assert parse_arguments([*LINE, "--metric_for_best_model", metric])[2].metric_for_best_model == metric
 
