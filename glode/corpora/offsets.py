@@ -13,7 +13,7 @@ from glode.errors import InputError
 
 TYPE_KEYS = ("label", "labels", "entity_group", "entity", "type")
 _LETTERS = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f]{2}")  # Latin, Greek, Cyrillic: others write words together
-UNITS = {"UTF-16 units": "utf-16-le", "bytes": "utf-8"}  # that others count: browsers, programs in C or Go
+UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}  # encoding, bytes each: browsers count so, C, Go
 LETTER_SHORT = "entities that end one letter before a word does"
 
 
@@ -61,8 +61,8 @@ def entities_of_span(span: object, text: str, where: str, notes: Counter[str]) -
 
 def _places(text: str, name: str) -> dict[int, int]:
     """How many characters stand before each place that another unit counts."""
-    size = 2 if name == "UTF-16 units" else 1
-    lengths = (len(character.encode(UNITS[name], "surrogatepass")) // size for character in text)
+    encoding, size = UNITS[name]
+    lengths = (len(character.encode(encoding, "surrogatepass")) // size for character in text)
     return {unit: position for position, unit in enumerate(accumulate(lengths, initial=0))}
 
 
